@@ -1,0 +1,16 @@
+//! Evenkeel's controller as a library.
+//!
+//! Layers, from the bottom: [`model`] (data); [`config`], [`health`], [`balance`], [`stats`]
+//! (pure rules: no task, no clock, no kernel); [`dataplane`], [`neighbours`] (input and output);
+//! [`controller`], [`admin`] (tasks); [`cli`]. Imports point down only.
+
+pub mod admin;
+pub mod balance;
+pub mod cli;
+pub mod config;
+pub mod controller;
+pub mod dataplane;
+pub mod health;
+pub mod model;
+pub mod neighbours;
+pub mod stats;

@@ -1,0 +1,331 @@
+//! The words of the control plane: services, backends and checks, already validated.
+//!
+//! Everything here is plain data, made once at the edge (`config::validate`) and then passed
+//! around. Nothing here reads a clock, a file or the kernel.
+
+use std::{
+    fmt,
+    net::IpAddr,
+    num::{NonZeroU16, NonZeroU32},
+    ops::RangeInclusive,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+/// A transport protocol that a service balances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP, protocol number 6.
+    Tcp,
+    /// UDP, protocol number 17.
+    Udp,
+}
+
+impl Protocol {
+    /// The protocol number in an IP header.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// The destination port of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ServicePort {
+    /// Every port that no service of the same VIP and protocol names exactly.
+    Any,
+    /// This port alone.
+    Exact(NonZeroU16),
+}
+
+impl fmt::Display for ServicePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any"),
+            Self::Exact(port) => port.fmt(f),
+        }
+    }
+}
+
+/// What a packet must be addressed to, to belong to a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceKey {
+    /// The virtual address.
+    pub vip: IpAddr,
+    /// The destination port.
+    pub port: ServicePort,
+    /// The transport protocol.
+    pub protocol: Protocol,
+}
+
+impl fmt::Display for ServiceKey {
+    /// Writes `tcp 198.51.100.10:80`, `udp [2001:db8::1]:any`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.vip {
+            IpAddr::V4(vip) => write!(f, "{} {vip}:{}", self.protocol, self.port),
+            IpAddr::V6(vip) => write!(f, "{} [{vip}]:{}", self.protocol, self.port),
+        }
+    }
+}
+
+/// How a packet reaches its backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Direct server return: only the MAC addresses change, the backend holds the VIP on a
+    /// loopback device and answers the client itself.
+    Dsr,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dsr => "dsr",
+        })
+    }
+}
+
+/// The fate of a service's packets while none of its backends is usable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnEmpty {
+    /// Drop them in the driver.
+    Drop,
+    /// Hand them to the host's own stack.
+    Pass,
+}
+
+impl fmt::Display for OnEmpty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Drop => "drop",
+            Self::Pass => "pass",
+        })
+    }
+}
+
+/// How many slots a Maglev ring has: a power of two from [`RingSlots::MIN`] to [`RingSlots::MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingSlots(u32);
+
+impl RingSlots {
+    /// The smallest ring.
+    pub const MIN: u32 = 256;
+    /// The largest ring, as large as the slot index of the data plane reaches.
+    pub const MAX: u32 = lb_common::layout::RING_SLOTS as u32;
+    /// The size of a ring whose configuration names none.
+    pub const DEFAULT: Self = Self(Self::MAX);
+
+    /// Takes a number of slots; `None` unless it is a power of two within the bounds.
+    pub const fn new(slots: u32) -> Option<Self> {
+        if slots.is_power_of_two() && slots >= Self::MIN && slots <= Self::MAX {
+            Some(Self(slots))
+        } else {
+            None
+        }
+    }
+
+    /// The number of slots.
+    pub const fn count(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A backend's intended part of a service's load, in proportion to the other backends'.
+///
+/// Zero takes no new flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Weight(u16);
+
+impl Weight {
+    /// The largest weight.
+    pub const MAX: u16 = 1_000;
+    /// The weight of a backend whose configuration names none.
+    pub const DEFAULT: Self = Self(1);
+
+    /// Takes a weight; `None` above [`Weight::MAX`].
+    pub const fn new(weight: u16) -> Option<Self> {
+        if weight <= Self::MAX { Some(Self(weight)) } else { None }
+    }
+
+    /// The plain number.
+    pub const fn number(self) -> u16 {
+        self.0
+    }
+}
+
+/// One server of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// What people call it; unique within the service.
+    pub name: Arc<str>,
+    /// Where it is; unique within the service.
+    pub address: IpAddr,
+    /// Its intended part of the load.
+    pub weight: Weight,
+    /// What it can take in proportion to its peers, as its owner declares it.
+    ///
+    /// Where no backend of a service declares one, all are taken to be equal.
+    pub capacity: Option<NonZeroU32>,
+}
+
+/// What a probe does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeKind {
+    /// Opens a TCP connection.
+    Tcp,
+    /// Sends an HTTP/1.1 GET and judges the answer.
+    Http(HttpProbe),
+}
+
+impl ProbeKind {
+    /// The word for it in the configuration and in messages.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http(_) => "http",
+        }
+    }
+}
+
+/// An HTTP request and the answer that counts as healthy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpProbe {
+    /// Path and query, with the leading slash.
+    pub path: String,
+    /// The `Host` header; the backend's address where none is configured.
+    pub host: Option<String>,
+    /// Healthy status codes: any of these ranges.
+    pub status: Vec<RangeInclusive<u16>>,
+    /// Text that the first 64 KiB of the body must contain.
+    pub body: Option<String>,
+}
+
+/// How a service's backends are probed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What a probe does.
+    pub kind: ProbeKind,
+    /// The backend's port that is probed.
+    pub port: NonZeroU16,
+    /// From the start of one probe to the start of the next, before jitter.
+    pub interval: Duration,
+    /// How long a probe may take; shorter than the interval.
+    pub timeout: Duration,
+    /// Passes in a row that bring a backend up.
+    pub rise: NonZeroU32,
+    /// Failures in a row that take a backend down.
+    pub fall: NonZeroU32,
+}
+
+/// One VIP, port and protocol with the backends that serve it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// What people call it; unique.
+    pub name: Arc<str>,
+    /// What packets it takes; unique.
+    pub key: ServiceKey,
+    /// How packets reach a backend.
+    pub mode: Mode,
+    /// The size of its ring.
+    pub ring_slots: RingSlots,
+    /// What happens to its packets while it has no usable backend.
+    pub on_empty: OnEmpty,
+    /// How its backends are probed; `None` takes them all for healthy.
+    pub health: Option<HealthCheck>,
+    /// Its backends, at least one, in the order of the configuration.
+    pub backends: Vec<Backend>,
+}
+
+/// Which XDP hook the program is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver; refused where the driver cannot.
+    Native,
+    /// In the stack, on any interface, at several times the cost.
+    Generic,
+}
+
+impl fmt::Display for XdpMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        })
+    }
+}
+
+/// Where the data plane is attached and pinned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataPlaneConfig {
+    /// The interfaces that VIP traffic arrives at; at least one.
+    pub interfaces: Vec<String>,
+    /// Which hook.
+    pub xdp_mode: XdpMode,
+    /// The folder in a bpffs that holds the pinned program, links and maps.
+    pub pins: PathBuf,
+    /// Seeds the flow hash. Load balancers that share VIPs must share it.
+    pub hash_seed: u64,
+}
+
+/// Where the controller answers its command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// The Unix socket's path.
+    pub socket: PathBuf,
+    /// A group, by name or number, whose members may talk to it besides root and the
+    /// controller's own user.
+    pub group: Option<String>,
+}
+
+/// A whole validated configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where the data plane is.
+    pub data_plane: DataPlaneConfig,
+    /// Where the controller answers.
+    pub admin: AdminConfig,
+    /// The services, in the order of the file.
+    pub services: Vec<Service>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_key_reads_like_an_address() {
+        let key = ServiceKey {
+            vip: "198.51.100.10".parse().unwrap(),
+            port: ServicePort::Exact(NonZeroU16::new(80).unwrap()),
+            protocol: Protocol::Tcp,
+        };
+        assert_eq!(key.to_string(), "tcp 198.51.100.10:80");
+        let key = ServiceKey {
+            vip: "2001:db8::1".parse().unwrap(),
+            port: ServicePort::Any,
+            protocol: Protocol::Udp,
+        };
+        assert_eq!(key.to_string(), "udp [2001:db8::1]:any");
+    }
+
+    #[test]
+    fn ring_sizes_are_powers_of_two_within_bounds() {
+        for slots in [256, 4096, 65_536] {
+            assert_eq!(RingSlots::new(slots).unwrap().count(), slots as usize);
+        }
+        for slots in [0, 1, 128, 255, 257, 65_535, 65_537, 131_072] {
+            assert!(RingSlots::new(slots).is_none(), "{slots}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Network namespaces, servers and clients for the tests and the demonstration.

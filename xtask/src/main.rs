@@ -1,0 +1,2 @@
+//! Set-up, demonstration, tests and benchmarks of Evenkeel.
+fn main() {}
