@@ -1,1 +1,3 @@
-//! (in the making)
+//! The controller's answers to its command line: HTTP and JSON on a Unix socket.
+
+pub mod proto;

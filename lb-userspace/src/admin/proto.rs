@@ -1,0 +1,209 @@
+//! What the admin API says, as JSON. Programs read it: names and units are a promise.
+//!
+//! Times are milliseconds since the Unix epoch, durations say their unit, shares are fractions of
+//! one, rates are per second over the last second. Counts grow for as long as the pinned maps
+//! live, across restarts of the controller.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/status`: everything that `evenkeel status` shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The controller's version with its git revision.
+    pub version: String,
+    /// The controller's process.
+    pub pid: u32,
+    /// When the controller started.
+    pub started_at_ms: u64,
+    /// When this answer was made.
+    pub now_ms: u64,
+    /// The configuration's file.
+    pub config_file: String,
+    /// The publication that the kernel forwards by.
+    pub generation: u64,
+    /// When it was published, unless that was before this controller started.
+    pub published_at_ms: Option<u64>,
+    /// Where the program is attached.
+    pub interfaces: Vec<Interface>,
+    /// Whether the kernel's tables are the intended ones.
+    pub tables: Tables,
+    /// Packets that left by another way than to a backend and belong to no service, by reason.
+    pub exits: BTreeMap<String, u64>,
+    /// The services, in the order of the configuration.
+    pub services: Vec<Service>,
+}
+
+/// An interface that the program is attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// `native` or `generic`.
+    pub xdp_mode: String,
+}
+
+/// The exact comparison of the kernel's tables with the intended ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tables {
+    /// True where every byte agrees.
+    pub as_intended: bool,
+    /// When they were last compared.
+    pub checked_at_ms: u64,
+    /// Slots that differ, over all services.
+    pub differing_slots: u64,
+    /// What differs, in words; empty where nothing does.
+    pub differences: Vec<String>,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Its address, protocol and port, as in `tcp 198.51.100.10:80`.
+    pub key: String,
+    /// The virtual address.
+    pub vip: IpAddr,
+    /// The port; absent where any port is taken.
+    pub port: Option<u16>,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// How packets reach a backend.
+    pub mode: String,
+    /// The size of its ring.
+    pub ring_slots: u32,
+    /// The fate of its packets while no backend is usable: `drop` or `pass`.
+    pub on_empty: String,
+    /// How many of its backends are in the ring.
+    pub serving: usize,
+    /// Whether the load is spread as intended.
+    pub evenness: Evenness,
+    /// Packets of this service that did not reach a backend, by reason.
+    pub exits: BTreeMap<String, u64>,
+    /// Its backends, in the order of the configuration.
+    pub backends: Vec<Backend>,
+}
+
+/// Whether the load of a service is spread as intended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evenness {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The verdict in words, with its reason.
+    pub message: String,
+    /// The smallest skew that would be noticed within `detectable_within_s` at the present rate,
+    /// as a ratio above one; absent while too few flows arrive to say.
+    pub detectable_skew: Option<f64>,
+    /// How long `detectable_skew` would take to be noticed, in seconds.
+    pub detectable_within_s: Option<f64>,
+    /// What is wrong, the worst first.
+    pub findings: Vec<Finding>,
+}
+
+/// Whether the load of a service is even.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Every reference agrees within chance.
+    Even,
+    /// At least one does not.
+    Skewed,
+    /// Too little has been seen.
+    CannotTell,
+}
+
+/// One way in which a service's load is not as intended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// `config` (weights against capacity), `table` (shares against weights), `drift` (kernel
+    /// against intent) or `flows` (new flows against shares).
+    pub reference: String,
+    /// `page`, `warning` or `ticket`.
+    pub severity: String,
+    /// The backend that deviates most, where one does.
+    pub backend: Option<String>,
+    /// Its load over its intended load, where one deviates.
+    pub ratio: Option<f64>,
+    /// Since when.
+    pub since_ms: u64,
+    /// The finding in words.
+    pub message: String,
+}
+
+/// A backend of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its configured weight.
+    pub weight: u16,
+    /// What it was declared to take, where it was.
+    pub capacity: Option<u32>,
+    /// `up`, `down`, `unknown` (not probed yet) or `unchecked` (no check is configured).
+    pub health: String,
+    /// When `health` last changed.
+    pub health_since_ms: u64,
+    /// The last probe, where there was one.
+    pub last_probe: Option<Probe>,
+    /// Why it is not in the ring; absent where it is.
+    pub out_of_ring: Option<String>,
+    /// Its next hop, where it is known.
+    pub next_hop: Option<NextHop>,
+    /// Slots of the live ring that it owns.
+    pub slots: u32,
+    /// `slots` over the size of the ring.
+    pub intended_share: f64,
+    /// Its part of the new flows of the last `observed_over_s` seconds.
+    pub observed_share: Option<f64>,
+    /// The time that `observed_share` covers, in seconds.
+    pub observed_over_s: f64,
+    /// Packets sent to it.
+    pub packets: u64,
+    /// Bytes of those packets, from the Ethernet header on.
+    pub bytes: u64,
+    /// New TCP connections sent to it, retransmitted SYNs left out.
+    pub new_flows: u64,
+    /// Packets a second.
+    pub packet_rate: f64,
+    /// Bytes a second.
+    pub byte_rate: f64,
+    /// New TCP connections a second.
+    pub new_flow_rate: f64,
+}
+
+/// The outcome of a probe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// When it ended.
+    pub at_ms: u64,
+    /// Whether it passed.
+    pub passed: bool,
+    /// How long it took.
+    pub took_ms: f64,
+    /// What it found, as in `HTTP 200` or `connection refused`.
+    pub detail: String,
+}
+
+/// Where a backend's packets go next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextHop {
+    /// The way out.
+    pub interface: String,
+    /// The router on the way; absent where the backend is on the link.
+    pub gateway: Option<IpAddr>,
+    /// The Ethernet address that packets are sent to.
+    pub mac: String,
+}
+
+/// What every failed request is answered with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What failed, why, and what to do.
+    pub error: String,
+}
