@@ -1,0 +1,45 @@
+//! TCP (RFC 9293 §3.1).
+
+use super::read;
+use crate::{packet::Packet, verdict::Reason};
+
+/// The protocol number.
+pub const PROTOCOL: u8 = 6;
+/// The length of a header without options.
+pub const HEADER: usize = 20;
+/// The flag that opens a connection.
+pub const SYN: u8 = 0x02;
+/// The flag that acknowledges.
+pub const ACK: u8 = 0x10;
+
+/// What the decision needs of a header.
+pub struct Header {
+    /// Source port and destination port as they lie in memory, the source in the low half.
+    pub ports: u32,
+    /// The flags without the two of ECN's upper byte.
+    pub flags: u8,
+}
+
+/// Reads the header at an offset.
+///
+/// # Errors
+/// [`Reason::Truncated`]; [`Reason::Malformed`] for a header length below its minimum.
+#[inline(always)]
+pub fn header<P: Packet>(packet: &P, at: usize) -> Result<Header, Reason> {
+    let offset_and_flags: [u8; 2] = read(packet, at + 12)?;
+    if offset_and_flags[0] >> 4 < 5 {
+        return Err(Reason::Malformed);
+    }
+    // The last word of the fixed header: the frame must hold all of it.
+    let _: u32 = read(packet, at + 16)?;
+    Ok(Header { ports: read(packet, at)?, flags: offset_and_flags[1] })
+}
+
+/// The sequence number of the header at an offset, as it lies in memory.
+///
+/// # Errors
+/// [`Reason::Truncated`].
+#[inline(always)]
+pub fn sequence<P: Packet>(packet: &P, at: usize) -> Result<u32, Reason> {
+    read(packet, at + 4)
+}

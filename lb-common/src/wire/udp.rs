@@ -1,0 +1,21 @@
+//! UDP (RFC 768).
+
+use super::read;
+use crate::{packet::Packet, verdict::Reason};
+
+/// The protocol number.
+pub const PROTOCOL: u8 = 17;
+/// The length of a header.
+pub const HEADER: usize = 8;
+
+/// Source port and destination port of the header at an offset, as they lie in memory, the
+/// source in the low half.
+///
+/// # Errors
+/// [`Reason::Truncated`].
+#[inline(always)]
+pub fn ports<P: Packet>(packet: &P, at: usize) -> Result<u32, Reason> {
+    // The second half of the header: the frame must hold all of it.
+    let _: u32 = read(packet, at + 4)?;
+    read(packet, at)
+}
