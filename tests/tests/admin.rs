@@ -26,6 +26,7 @@ const NOBODY: &str = "--reuid=65534";
 struct Served {
     folder: TempDir,
     _runtime: Runtime,
+    /// Kept, as a controller keeps it.
     _latest: watch::Sender<Arc<Status>>,
 }
 
@@ -48,8 +49,8 @@ impl Served {
         runtime.spawn(server.serve(receiver, std::future::pending()));
         Self {
             folder,
-            runtime: Some(runtime),
-            latest,
+            _runtime: runtime,
+            _latest: latest,
         }
     }
 

@@ -30,7 +30,7 @@ const MAX_ANSWER: usize = 64 * 1024 * 1024;
 pub enum ClientError {
     /// Nobody listens at the socket.
     #[error(
-        "no controller answers at {}: start one with 'evenkeel run --config FILE', or name \
+        "no controller answers at {} ({reason}): start one with 'evenkeel run --config FILE', or name \
          another socket with '--socket PATH'",
         socket.display()
     )]
@@ -38,7 +38,7 @@ pub enum ClientError {
         /// The socket.
         socket: PathBuf,
         /// Why.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The socket's file mode keeps this user out.
     #[error(
@@ -79,16 +79,16 @@ pub enum ClientError {
         problem: String,
     },
     /// The connection broke, as it does when the controller ends.
-    #[error("the connection to the controller at {} broke: try again", socket.display())]
+    #[error("the connection to the controller at {} broke ({reason}): try again", socket.display())]
     Broken {
         /// The socket.
         socket: PathBuf,
         /// Why.
-        source: hyper::Error,
+        reason: hyper::Error,
     },
     /// What answered does not speak this version's language.
     #[error(
-        "the answer from {} is not understood: are the controller and this program of the same \
+        "the answer from {} is not understood ({reason}): are the controller and this program of the same \
          version ('evenkeel --version')?",
         socket.display()
     )]
@@ -96,7 +96,7 @@ pub enum ClientError {
         /// The socket.
         socket: PathBuf,
         /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        reason: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
@@ -141,7 +141,7 @@ impl Client {
             .map_err(|error| self.connect(error))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(|source| self.broken(source))?;
+            .map_err(|reason| self.broken(reason))?;
         // It ends with the connection; what goes wrong shows in the answer.
         tokio::spawn(connection);
         let request = Request::get(path)
@@ -151,7 +151,7 @@ impl Client {
         let response = sender
             .send_request(request)
             .await
-            .map_err(|source| self.broken(source))?;
+            .map_err(|reason| self.broken(reason))?;
         let code = response.status();
         let body = self.body(response.into_body()).await?;
         if code.is_success() {
@@ -172,12 +172,12 @@ impl Client {
         match Limited::new(body, MAX_ANSWER).collect().await {
             Ok(collected) => Ok(collected.to_bytes()),
             Err(error) => Err(match error.downcast::<hyper::Error>() {
-                Ok(source) => self.broken(*source),
+                Ok(reason) => self.broken(*reason),
                 Err(error) => {
                     debug_assert!(error.is::<LengthLimitError>(), "{error}");
                     ClientError::NotUnderstood {
                         socket: self.socket.clone(),
-                        source: error,
+                        reason: error,
                     }
                 }
             }),
@@ -188,27 +188,30 @@ impl Client {
         let socket = self.socket.clone();
         match source.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                ClientError::NoController { socket, source }
+                ClientError::NoController {
+                    socket,
+                    reason: source,
+                }
             }
             io::ErrorKind::PermissionDenied => ClientError::PermissionDenied { socket },
             _ => ClientError::Connect { socket, source },
         }
     }
 
-    fn broken(&self, source: hyper::Error) -> ClientError {
+    fn broken(&self, reason: hyper::Error) -> ClientError {
         ClientError::Broken {
             socket: self.socket.clone(),
-            source,
+            reason,
         }
     }
 
     fn not_understood(
         &self,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+        reason: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> ClientError {
         ClientError::NotUnderstood {
             socket: self.socket.clone(),
-            source: source.into(),
+            reason: reason.into(),
         }
     }
 }

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use self::{
-    render::{View, render},
+    render::{View, notice, render},
     screen::Screen,
 };
 use super::{ADMIN_SOCKET, Answer, output};
@@ -39,7 +39,7 @@ use crate::admin::{
 Examples:
   sudo evenkeel status
   sudo evenkeel status --watch
-  sudo evenkeel status --watch=5 | tee status.log
+  sudo evenkeel status --watch 5 | tee status.log
   sudo evenkeel status --json | jq '.services[].evenness.verdict'
   sudo evenkeel status --check >/dev/null || echo 'look at the load balancer'
 
@@ -67,7 +67,6 @@ pub(super) struct Arguments {
         short,
         value_name = "SECONDS",
         num_args = 0..=1,
-        require_equals = true,
         default_missing_value = "1",
         value_parser = seconds
     )]
@@ -147,7 +146,9 @@ async fn watch(
     loop {
         match &screen {
             Some(screen) => {
-                screen.show(&render(&latest, arguments.view()), problem.as_deref())?;
+                let view = arguments.view();
+                let notice = problem.as_deref().map(|problem| notice(problem, view));
+                screen.show(&(notice.unwrap_or_default() + &render(&latest, view)))?;
             }
             None if problem.is_none() && arguments.json => {
                 output::print(&(serde_json::to_string(&latest)? + "\n"))?;
@@ -170,7 +171,7 @@ async fn watch(
             && now != problem
             && let Some(problem) = &now
         {
-            output::complain(problem);
+            output::complain(&output::plain(problem));
         }
         problem = now;
     }

@@ -46,7 +46,7 @@ fn config(socket: &Path) -> AdminConfig {
 
 /// A server over a real socket in a folder that does not exist yet.
 struct Running {
-    _folder: TempDir,
+    folder: TempDir,
     socket: PathBuf,
     latest: watch::Sender<Arc<Status>>,
     stop: oneshot::Sender<()>,
@@ -64,7 +64,7 @@ impl Running {
             let _ = stopped.await;
         }));
         Self {
-            _folder: folder,
+            folder,
             socket,
             latest,
             stop,
@@ -85,7 +85,7 @@ impl Running {
     async fn stop(self) -> TempDir {
         self.stop.send(()).unwrap();
         self.task.await.unwrap().unwrap();
-        self._folder
+        self.folder
     }
 }
 

@@ -67,6 +67,16 @@ pub(super) fn render(status: &Status, view: View) -> String {
     page.lines.join("\n") + "\n"
 }
 
+/// Writes what there is to say before a status that is no longer the latest.
+pub(super) fn notice(text: &str, view: View) -> String {
+    let mut page = Page {
+        view,
+        lines: Vec::new(),
+    };
+    page.text(0, Tone::Doubtful, text);
+    page.lines.join("\n") + "\n\n"
+}
+
 /// Lines in the making.
 struct Page {
     view: View,

@@ -4,7 +4,7 @@ use std::io::{self, Stdout};
 
 use rustix::termios::tcgetwinsize;
 
-use crate::cli::output::{self, WriteError, plain};
+use crate::cli::output::{self, WriteError};
 
 /// The other screen, without a cursor and without wrapping of long lines.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
@@ -25,9 +25,9 @@ impl Screen {
     }
 
     /// Draws over what is there: nothing is cleared before it is replaced, so nothing flickers.
-    pub(super) fn show(&self, text: &str, problem: Option<&str>) -> Result<(), WriteError> {
+    pub(super) fn show(&self, text: &str) -> Result<(), WriteError> {
         let rows = size(&self.out).map_or(usize::MAX, |(_, rows)| rows);
-        output::print(&frame(text, problem, rows))
+        output::print(&frame(text, rows))
     }
 }
 
@@ -45,9 +45,8 @@ pub(super) fn size(out: &Stdout) -> Option<(usize, usize)> {
 }
 
 /// One picture of at most `rows` rows, the last of which says what did not fit.
-fn frame(text: &str, problem: Option<&str>, rows: usize) -> String {
-    let mut lines: Vec<String> = problem.map(plain).into_iter().collect();
-    lines.extend(text.lines().map(str::to_owned));
+fn frame(text: &str, rows: usize) -> String {
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     if lines.len() > rows {
         let hidden = lines.len() - rows.saturating_sub(1);
         lines.truncate(rows.saturating_sub(1));
@@ -67,12 +66,12 @@ mod tests {
     fn a_frame_fits_its_screen_and_never_scrolls() {
         let text = "1\n2\n3\n4\n";
         assert_eq!(
-            frame(text, None, 4),
+            frame(text, 4),
             "\x1b[H1\x1b[K\r\n2\x1b[K\r\n3\x1b[K\r\n4\x1b[K\x1b[J"
         );
         assert_eq!(
-            frame(text, Some("gone"), 3),
-            "\x1b[Hgone\x1b[K\r\n1\x1b[K\r\n… 3 more lines: make the window higher, or leave out \
+            frame(text, 3),
+            "\x1b[H1\x1b[K\r\n2\x1b[K\r\n… 2 more lines: make the window higher, or leave out \
              --watch\x1b[K\x1b[J"
         );
     }
