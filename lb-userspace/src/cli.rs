@@ -1,7 +1,7 @@
 //! The command line: what people and scripts hold.
 //!
 //! Every command ends with one of three codes: 0, it did what it was asked; 1, it looked and the
-//! answer is no ([`Answer::No`]); 2, it could not do what it was asked, wrong usage included.
+//! answer is no; 2, it could not do what it was asked, wrong usage included.
 
 mod check;
 mod output;

@@ -7,7 +7,7 @@
 //! | another path | 404, [`Problem`] |
 //! | from a peer that may not | 403, [`Problem`] |
 //!
-//! A connection carries one request and lives for at most [`CONNECTION_TIME`], which bounds a slow
+//! A connection carries one request and lives for at most five seconds, which bounds a slow
 //! header, a slow body and a slow reader alike. Bodies of requests are not read.
 
 mod peer;
