@@ -146,7 +146,9 @@ async fn watch(
     loop {
         match &screen {
             Some(screen) => {
-                let view = arguments.view();
+                let mut view = arguments.view();
+                // Clearing the rest of a full line would take its last character.
+                view.width = view.width.map(|columns| columns.saturating_sub(1));
                 let notice = problem.as_deref().map(|problem| notice(problem, view));
                 screen.show(&(notice.unwrap_or_default() + &render(&latest, view)))?;
             }

@@ -25,6 +25,8 @@ impl Screen {
     }
 
     /// Draws over what is there: nothing is cleared before it is replaced, so nothing flickers.
+    ///
+    /// Lines must be shorter than the screen is wide: one that is not loses its end.
     pub(super) fn show(&self, text: &str) -> Result<(), WriteError> {
         let rows = size(&self.out).map_or(usize::MAX, |(_, rows)| rows);
         output::print(&frame(text, rows))
