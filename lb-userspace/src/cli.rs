@@ -1,1 +1,165 @@
-//! (in the making)
+//! The command line: what people and scripts hold.
+//!
+//! Every command ends with one of three codes: 0, it did what it was asked; 1, it looked and the
+//! answer is no; 2, it could not do what it was asked, wrong usage included.
+
+mod check;
+mod output;
+mod run;
+mod schema;
+mod status;
+mod unload;
+
+use std::{io, process::ExitCode, sync::LazyLock};
+
+use clap::{Parser, Subcommand};
+
+/// The version with the git revision that it was built from, as in `0.1.0 (4f2c1d09)`.
+pub static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let revision = option_env!("EVENKEEL_REVISION").unwrap_or("unknown");
+    format!("{} ({revision})", env!("CARGO_PKG_VERSION"))
+});
+
+/// Where the configuration is, unless named.
+const CONFIG_FILE: &str = "/etc/evenkeel/evenkeel.toml";
+/// Where the controller answers, unless named.
+const ADMIN_SOCKET: &str = "/run/evenkeel/evenkeel.sock";
+
+/// Evenkeel, a layer-4 load balancer in XDP that says when the load is not even, and why
+///
+/// The kernel spreads connections over the backends of each service; the controller ('evenkeel
+/// run') loads the kernel's program and its tables, probes the backends, and watches whether every
+/// backend gets its share. When the controller ends, the kernel goes on forwarding by its last
+/// tables; only 'evenkeel unload' ends that.
+#[derive(Debug, Parser)]
+#[command(
+    name = "evenkeel",
+    version = VERSION.as_str(),
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_long_help = "\
+First steps:
+  evenkeel check                    is the configuration right?
+  sudo evenkeel run                 load the tables, probe, watch; Ctrl-C ends the controller only
+  sudo evenkeel status --watch      who serves, and is the load even?
+  sudo evenkeel unload              take everything out of the kernel again
+
+The configuration is at /etc/evenkeel/evenkeel.toml unless a command is told another place;
+'evenkeel schema' prints what may be in it, for editors.
+
+Exit codes of all commands:
+  0  done
+  1  looked, and the answer is no (check: not valid; status --check: something is wrong)
+  2  could not be done, or wrong usage
+
+Environment:
+  RUST_LOG          what is logged to standard error: error, warn, info (default), debug, trace
+  EVENKEEL_SOCKET   the admin socket that 'status' asks
+  NO_COLOR          set and not empty: no colours"
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Arguments),
+    Check(check::Arguments),
+    Status(status::Arguments),
+    Unload(unload::Arguments),
+    Schema(schema::Arguments),
+}
+
+/// What a command that did its work found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// All is as asked.
+    Yes,
+    /// It is not, and the command said so.
+    No,
+}
+
+/// Parses the command line, runs the command, reports an error and tells the exit code.
+pub fn main() -> ExitCode {
+    let result = match CommandLine::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Unload(arguments) => unload::run(&arguments),
+        Command::Schema(arguments) => schema::run(&arguments),
+    };
+    if let Err(error) = &result
+        && !is_closed_pipe(error)
+    {
+        output::complain(&format!("error: {error:#}"));
+    }
+    exit_code(&result)
+}
+
+/// The one place that turns results into exit codes.
+fn exit_code(result: &anyhow::Result<Answer>) -> ExitCode {
+    match result {
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::from(1),
+        // Who closes the pipe, as `head` does, has read all that it wanted.
+        Err(error) if is_closed_pipe(error) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(2),
+    }
+}
+
+/// Whether standard output was closed by its reader.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<output::WriteError>()
+        .is_some_and(|output::WriteError(cause)| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_teaches_by_example_and_names_its_exit_codes() {
+        for command in CommandLine::command().get_subcommands() {
+            let help = command
+                .get_after_long_help()
+                .unwrap_or_default()
+                .to_string();
+            assert!(help.contains("Examples:"), "{}", command.get_name());
+            assert!(help.contains("Exit codes:"), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn the_version_names_its_revision() {
+        let (number, revision) = VERSION.split_once(' ').unwrap();
+        assert_eq!(number, env!("CARGO_PKG_VERSION"));
+        assert!(
+            revision.starts_with('(') && revision.ends_with(')'),
+            "{revision}"
+        );
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_failure_and_a_full_disk_is() {
+        let written = |kind: io::ErrorKind| Err(output::WriteError(kind.into()).into());
+        let code = |result| format!("{:?}", exit_code(&result));
+        assert_eq!(
+            code(written(io::ErrorKind::BrokenPipe)),
+            format!("{:?}", ExitCode::SUCCESS)
+        );
+        assert_eq!(
+            code(written(io::ErrorKind::StorageFull)),
+            format!("{:?}", ExitCode::from(2))
+        );
+        assert_eq!(code(Ok(Answer::No)), format!("{:?}", ExitCode::from(1)));
+    }
+}

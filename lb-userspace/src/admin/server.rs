@@ -1,0 +1,312 @@
+//! The admin API's server.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/status` | 200, [`proto::Status`](super::proto::Status) |
+//! | another method there | 405, [`Problem`] |
+//! | another path | 404, [`Problem`] |
+//! | from a peer that may not | 403, [`Problem`] |
+//!
+//! A connection carries one request and lives for at most five seconds, which bounds a slow
+//! header, a slow body and a slow reader alike. Bodies of requests are not read.
+
+mod peer;
+mod socket;
+
+use std::{
+    io,
+    os::unix::net::UnixListener as StdUnixListener,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{Method, StatusCode, Uri},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use nix::unistd::{Gid, Group, Uid};
+use thiserror::Error;
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::watch,
+    task::JoinSet,
+    time,
+};
+
+use self::{
+    peer::{Admission, Peer},
+    socket::SocketFile,
+};
+use super::proto::{Problem, Status};
+use crate::model::AdminConfig;
+
+/// How long a connection may last, from its acceptance to the last byte of the answer.
+const CONNECTION_TIME: Duration = Duration::from_secs(5);
+/// How long open connections may go on once the server is told to end.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+/// Connections served at a time; others wait in the kernel's backlog.
+const MAX_CONNECTIONS: usize = 32;
+/// Request line and header fields together, in bytes.
+const MAX_HEAD: usize = 16 * 1024;
+/// The wait after a failed `accept`, which mostly means that file descriptors have run out.
+const ACCEPT_RETRY: Duration = Duration::from_millis(200);
+
+type LatestStatus = watch::Receiver<Arc<Status>>;
+
+/// Why the admin socket could not be made.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// The configured group does not exist.
+    #[error(
+        "cannot give the admin socket to group '{group}': there is no such group; create it with \
+         'groupadd --system {group}' or change 'group' under [admin]"
+    )]
+    UnknownGroup {
+        /// The group as configured.
+        group: String,
+    },
+    /// The group database cannot be read.
+    #[error("cannot look up group '{group}' for the admin socket")]
+    GroupLookup {
+        /// The group as configured.
+        group: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The folder of the socket is missing and cannot be made.
+    #[error("cannot create {} for the admin socket", folder.display())]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A controller is running already.
+    #[error(
+        "{} already answers at {}: stop it first, or give this controller another 'socket' under \
+         [admin]",
+        holder(*pid),
+        socket.display()
+    )]
+    Live {
+        /// The socket.
+        socket: PathBuf,
+        /// The process that listens there, where that is known.
+        pid: Option<i32>,
+    },
+    /// Something that is not a socket has the socket's name.
+    #[error(
+        "{} is in the admin socket's place and is not a socket: move it away, or change 'socket' \
+         under [admin]",
+        path.display()
+    )]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A step of making the socket failed.
+    #[error("cannot {operation} admin socket {}", socket.display())]
+    Create {
+        /// The socket.
+        socket: PathBuf,
+        /// The step.
+        operation: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn holder(pid: Option<i32>) -> String {
+    pid.map_or_else(
+        || "another controller".to_owned(),
+        |pid| format!("another controller (process {pid})"),
+    )
+}
+
+/// The admin API, bound to its socket and not yet answering.
+///
+/// Dropping it, and the end of [`Server::serve`], remove the socket's file.
+#[derive(Debug)]
+pub struct Server {
+    file: SocketFile,
+    listener: StdUnixListener,
+    admission: Admission,
+}
+
+impl Server {
+    /// Makes the socket: 0660, owned by this process's user and by the configured group.
+    ///
+    /// A socket that nobody answers at, left by a controller that was killed, is replaced. Needs
+    /// no async runtime.
+    ///
+    /// # Errors
+    ///
+    /// If the group is unknown, a controller already answers at the path, something else is there,
+    /// or the system refuses.
+    pub fn bind(config: &AdminConfig) -> Result<Self, BindError> {
+        let group = config.group.as_deref().map(resolve_group).transpose()?;
+        let (file, listener) = SocketFile::create(&config.socket, group)?;
+        Ok(Self {
+            file,
+            listener,
+            admission: Admission {
+                owner: Uid::effective(),
+                group,
+            },
+        })
+    }
+
+    /// Where it is bound.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Answers until `shutdown` resolves, always with the latest `status`.
+    ///
+    /// Open connections then have a second to end.
+    ///
+    /// # Errors
+    ///
+    /// If the runtime cannot take the listener. A failed connection is logged and ends nothing.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime with I/O and time.
+    pub async fn serve(
+        self,
+        status: LatestStatus,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        let listener = UnixListener::from_std(self.listener)?;
+        let api = api(status);
+        let mut connections = JoinSet::new();
+        let mut shutdown = std::pin::pin!(shutdown);
+        log::info!("admin API at {}", self.file.path().display());
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                Some(_) = connections.join_next() => {}
+                accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
+                    match accepted {
+                        Ok((stream, _)) => {
+                            connections.spawn(answer(stream, api.clone(), self.admission));
+                        }
+                        Err(error) => {
+                            log::warn!("cannot accept an admin connection: {error}");
+                            time::sleep(ACCEPT_RETRY).await;
+                        }
+                    }
+                }
+            }
+        }
+        // From here on nobody can connect; a client is told so by the missing file.
+        drop(listener);
+        drop(self.file);
+        let drained = async { while connections.join_next().await.is_some() {} };
+        if time::timeout(DRAIN_TIME, drained).await.is_err() {
+            log::debug!(
+                "admin connections cut off at the end: {}",
+                connections.len()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A group's number, from its number or its name.
+fn resolve_group(group: &str) -> Result<Gid, BindError> {
+    if let Ok(number) = group.parse() {
+        return Ok(Gid::from_raw(number));
+    }
+    match Group::from_name(group) {
+        Ok(Some(found)) => Ok(found.gid),
+        Ok(None) => Err(BindError::UnknownGroup {
+            group: group.to_owned(),
+        }),
+        Err(error) => Err(BindError::GroupLookup {
+            group: group.to_owned(),
+            source: error.into(),
+        }),
+    }
+}
+
+/// Serves one connection.
+async fn answer(stream: UnixStream, api: Router, admission: Admission) {
+    let service = match Peer::of(&stream) {
+        Ok(peer) if admission.admits(&peer) => api,
+        Ok(peer) => {
+            log::warn!("refused an admin connection of user {}", peer.uid);
+            refusal(peer.uid)
+        }
+        Err(error) => {
+            log::warn!("cannot tell who opened an admin connection: {error}");
+            return;
+        }
+    };
+    let connection = http1::Builder::new()
+        .keep_alive(false)
+        .header_read_timeout(None)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    match time::timeout(CONNECTION_TIME, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => log::debug!("admin connection failed: {error}"),
+        Err(_) => log::debug!("admin connection cut off after {CONNECTION_TIME:?}"),
+    }
+}
+
+fn api(status: LatestStatus) -> Router {
+    Router::new()
+        .route("/v1/status", get(latest_status).fallback(wrong_method))
+        .fallback(unknown_path)
+        .with_state(status)
+}
+
+fn refusal(uid: Uid) -> Router {
+    Router::new().fallback(async move || {
+        problem(
+            StatusCode::FORBIDDEN,
+            format!(
+                "user {uid} may not talk to this controller: ask as root, as the controller's own \
+                 user, or as a member of the group that 'group' under [admin] names"
+            ),
+        )
+    })
+}
+
+async fn latest_status(State(latest): State<LatestStatus>) -> Response {
+    // The guard of `borrow` holds a lock that the controller waits for: only the pointer is copied
+    // under it.
+    let status = Arc::clone(&latest.borrow());
+    Json(&*status).into_response()
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Response {
+    problem(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{} does not take {method}: use GET", uri.path()),
+    )
+}
+
+async fn unknown_path(uri: Uri) -> Response {
+    problem(
+        StatusCode::NOT_FOUND,
+        format!(
+            "there is nothing at {}: the status is at /v1/status",
+            uri.path()
+        ),
+    )
+}
+
+fn problem(code: StatusCode, error: String) -> Response {
+    (code, Json(Problem { error })).into_response()
+}
+
+#[cfg(test)]
+mod tests;

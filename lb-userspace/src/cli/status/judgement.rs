@@ -1,0 +1,19 @@
+//! Is something wrong?
+
+use crate::admin::proto::{Status, Verdict};
+
+/// What is wrong, in words; nothing where all is as intended or too little has been seen.
+pub(super) fn reasons(status: &Status) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if !status.tables.as_intended {
+        reasons.push("the kernel's tables are not the intended ones".to_owned());
+    }
+    for service in &status.services {
+        if service.serving == 0 {
+            reasons.push(format!("{} has no usable backend", service.name));
+        } else if service.evenness.verdict == Verdict::Skewed {
+            reasons.push(format!("{} is skewed", service.name));
+        }
+    }
+    reasons
+}

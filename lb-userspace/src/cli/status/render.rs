@@ -1,0 +1,276 @@
+//! A status as text: a pure function of the status and of how wide and colourful it may be.
+
+mod table;
+
+use std::collections::BTreeMap;
+
+use comfy_table::{ContentArrangement, Table, presets};
+
+use super::{
+    judgement,
+    units::{ago, short},
+};
+use crate::{
+    admin::proto::{Backend, Finding, Service, Status, Verdict},
+    cli::output::plain,
+};
+
+/// How a status may look.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View {
+    /// Columns; `None` takes as many as are needed.
+    pub(super) width: Option<usize>,
+    /// Whether to use colours.
+    pub(super) colour: bool,
+}
+
+/// What a colour means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tone {
+    Good,
+    Doubtful,
+    Bad,
+    Strong,
+    Quiet,
+    Usual,
+}
+
+impl Tone {
+    /// The 'select graphic rendition' parameter of ECMA-48.
+    const fn code(self) -> Option<u8> {
+        match self {
+            Self::Good => Some(32),
+            Self::Doubtful => Some(33),
+            Self::Bad => Some(31),
+            Self::Strong => Some(1),
+            Self::Quiet => Some(2),
+            Self::Usual => None,
+        }
+    }
+}
+
+/// Writes a whole status, ending with a line break.
+pub(super) fn render(status: &Status, view: View) -> String {
+    let mut page = Page {
+        view,
+        lines: Vec::new(),
+    };
+    header(status, &mut page);
+    for service in &status.services {
+        page.lines.push(String::new());
+        describe(service, status.now_ms, &mut page);
+    }
+    if let Some(exits) = exits(&status.exits) {
+        page.lines.push(String::new());
+        page.text(0, Tone::Quiet, &format!("other packets: {exits}"));
+    }
+    page.lines.join("\n") + "\n"
+}
+
+/// Writes what there is to say before a status that is no longer the latest.
+pub(super) fn notice(text: &str, view: View) -> String {
+    let mut page = Page {
+        view,
+        lines: Vec::new(),
+    };
+    page.text(0, Tone::Doubtful, text);
+    page.lines.join("\n") + "\n\n"
+}
+
+/// Lines in the making.
+struct Page {
+    view: View,
+    lines: Vec<String>,
+}
+
+impl Page {
+    /// Adds text from anywhere, made harmless, wrapped at words and indented.
+    fn text(&mut self, indent: usize, tone: Tone, text: &str) {
+        let text = plain(text);
+        let wrapped = match self.view.width {
+            Some(width) => wrap(&text, width.saturating_sub(indent).max(20)),
+            None => vec![text],
+        };
+        for line in wrapped {
+            let line = match tone.code() {
+                Some(code) if self.view.colour => format!("\x1b[{code}m{line}\x1b[0m"),
+                _ => line,
+            };
+            self.lines.push(format!("{:indent$}{line}", ""));
+        }
+    }
+}
+
+/// Breaks text at words; the table library knows how wide characters are.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .force_no_tty()
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(u16::try_from(width).unwrap_or(u16::MAX))
+        .add_row([text]);
+    table.column_iter_mut().for_each(|column| {
+        column.set_padding((0, 0));
+    });
+    table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect()
+}
+
+fn header(status: &Status, page: &mut Page) {
+    let now = status.now_ms;
+    let published = status.published_at_ms.map_or_else(
+        || "published before this controller started".to_owned(),
+        |at| format!("published {} ago", ago(now, at)),
+    );
+    let interfaces: Vec<String> = status
+        .interfaces
+        .iter()
+        .map(|interface| format!("{} ({} XDP)", interface.name, interface.xdp_mode))
+        .collect();
+    let attached = if interfaces.is_empty() {
+        "attached to no interface".to_owned()
+    } else {
+        format!("attached to {}", interfaces.join(", "))
+    };
+    page.text(
+        0,
+        Tone::Usual,
+        &format!(
+            "generation {}, {published}; {attached}; up {}",
+            status.generation,
+            ago(now, status.started_at_ms)
+        ),
+    );
+    let checked = ago(now, status.tables.checked_at_ms);
+    if status.tables.as_intended {
+        page.text(
+            0,
+            Tone::Good,
+            &format!("tables as intended, compared {checked} ago"),
+        );
+    } else {
+        let slots = status.tables.differing_slots;
+        page.text(
+            0,
+            Tone::Bad,
+            &format!("tables NOT as intended: {slots} slots differ, compared {checked} ago"),
+        );
+        for difference in &status.tables.differences {
+            page.text(2, Tone::Bad, difference);
+        }
+    }
+    let reasons = judgement::reasons(status);
+    if !reasons.is_empty() {
+        page.text(0, Tone::Bad, &format!("wrong: {}", reasons.join("; ")));
+    }
+}
+
+fn describe(service: &Service, now: u64, page: &mut Page) {
+    let total = service.backends.len();
+    page.text(
+        0,
+        Tone::Strong,
+        &format!(
+            "{}  {}  {}  serving {} of {total}",
+            service.name, service.key, service.mode, service.serving
+        ),
+    );
+    if service.serving == 0 {
+        let fate = match service.on_empty.as_str() {
+            "pass" => "its packets go to the host's own stack",
+            _ => "its packets are dropped",
+        };
+        page.text(2, Tone::Bad, &format!("no usable backend: {fate}"));
+    }
+    let evenness = &service.evenness;
+    let (tone, verdict) = match evenness.verdict {
+        Verdict::Even => (Tone::Good, "even"),
+        Verdict::Skewed => (Tone::Bad, "SKEWED"),
+        Verdict::CannotTell => (Tone::Doubtful, "cannot tell"),
+    };
+    let detectable = match (evenness.detectable_skew, evenness.detectable_within_s) {
+        (Some(skew), Some(seconds)) => {
+            format!(" (would notice {skew:.2}x within {} s)", short(seconds))
+        }
+        (Some(skew), None) => format!(" (would notice {skew:.2}x)"),
+        _ => String::new(),
+    };
+    page.text(
+        2,
+        tone,
+        &format!("{verdict}: {}{detectable}", evenness.message),
+    );
+    for finding in &evenness.findings {
+        describe_finding(finding, now, page);
+    }
+    page.lines
+        .extend(table::lines(&service.backends, now, page.view));
+    for backend in &service.backends {
+        if let Some(reason) = &backend.out_of_ring {
+            page.text(2, Tone::Bad, &out_of_ring(backend, reason, now));
+        }
+    }
+    if let Some(exits) = exits(&service.exits) {
+        page.text(2, Tone::Quiet, &format!("not forwarded: {exits}"));
+    }
+}
+
+fn describe_finding(finding: &Finding, now: u64, page: &mut Page) {
+    let tone = if finding.severity == "page" {
+        Tone::Bad
+    } else {
+        Tone::Doubtful
+    };
+    let ratio = finding
+        .ratio
+        .map(|ratio| format!(" at {ratio:.2}x"))
+        .unwrap_or_default();
+    let backend = finding
+        .backend
+        .as_ref()
+        .map(|name| format!(", {name}{ratio}"))
+        .unwrap_or_default();
+    page.text(
+        4,
+        tone,
+        &format!(
+            "{} ({}{backend}, for {}): {}",
+            finding.severity,
+            finding.reference,
+            ago(now, finding.since_ms),
+            finding.message
+        ),
+    );
+}
+
+fn out_of_ring(backend: &Backend, reason: &str, now: u64) -> String {
+    let probe = backend.last_probe.as_ref().map(|probe| {
+        format!(
+            "; last probe {} ago: {}",
+            ago(now, probe.at_ms),
+            probe.detail
+        )
+    });
+    format!(
+        "{} takes no new flows: {reason}{}",
+        backend.name,
+        probe.unwrap_or_default()
+    )
+}
+
+/// Reasons that have been counted; `None` where none has.
+fn exits(exits: &BTreeMap<String, u64>) -> Option<String> {
+    let mut counted: Vec<_> = exits.iter().filter(|(_, packets)| **packets > 0).collect();
+    counted.sort_by_key(|(_, packets)| std::cmp::Reverse(**packets));
+    let counted: Vec<String> = counted
+        .iter()
+        .map(|(reason, packets)| format!("{reason} {packets}"))
+        .collect();
+    (!counted.is_empty()).then(|| counted.join(", "))
+}
+
+#[cfg(test)]
+mod tests;

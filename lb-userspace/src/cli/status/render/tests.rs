@@ -1,0 +1,149 @@
+use super::*;
+
+/// The status whose pictures are `80.txt` and `140.txt`.
+fn fixture() -> Status {
+    serde_json::from_str(include_str!("fixture.json")).unwrap()
+}
+
+const PLAIN: View = View {
+    width: None,
+    colour: false,
+};
+
+fn at(width: usize) -> View {
+    View {
+        width: Some(width),
+        ..PLAIN
+    }
+}
+
+#[track_caller]
+fn assert_text(found: &str, expected: &str) {
+    assert!(found == expected, "found:\n{found}\nexpected:\n{expected}");
+}
+
+/// What a terminal shows of text with colours.
+fn without_colours(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, escape)) = rest.split_once('\x1b') {
+        out.push_str(before);
+        rest = escape.split_once('m').unwrap().1;
+    }
+    out + rest
+}
+
+#[test]
+fn eighty_columns_keep_what_matters_most() {
+    assert_text(&render(&fixture(), at(80)), include_str!("80.txt"));
+}
+
+#[test]
+fn wide_terminals_show_more() {
+    assert_text(&render(&fixture(), at(140)), include_str!("140.txt"));
+}
+
+#[test]
+fn pipes_get_everything() {
+    let text = render(&fixture(), PLAIN);
+    assert!(
+        text.contains("02:00:00:00:01:01 via fe80::1, eth1"),
+        "{text}"
+    );
+    assert!(!text.contains('\x1b'), "{text}");
+}
+
+#[test]
+fn colours_change_no_letter() {
+    let colourful = render(
+        &fixture(),
+        View {
+            colour: true,
+            ..at(80)
+        },
+    );
+    assert!(colourful.contains("\x1b[31m"), "{colourful}");
+    let bare: Vec<String> = without_colours(&colourful)
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect();
+    assert_text(&(bare.join("\n") + "\n"), include_str!("80.txt"));
+}
+
+#[test]
+fn nothing_is_wider_than_the_terminal() {
+    let mut status = fixture();
+    let backend = &mut status.services[0].backends[0];
+    backend.name = "a-backend-whose-name-was-made-by-a-machine-4b1f0c".repeat(3);
+    backend.address = "2001:db8:1234:5678:9abc:def0:1234:5678".parse().unwrap();
+    for width in [60, 80, 100, 140, 200] {
+        for line in render(&status, at(width)).lines() {
+            assert!(line.chars().count() <= width, "{width}: {line}");
+        }
+    }
+}
+
+#[test]
+fn odd_names_steer_no_terminal() {
+    let mut status = fixture();
+    let service = &mut status.services[0];
+    service.name = "web\x1b[2J".to_owned();
+    service.backends[0].name = "b\n1\u{202e}".to_owned();
+    service.backends[2].last_probe.as_mut().unwrap().detail = "\x07HTTP 200\r\n".to_owned();
+    let text = render(&status, PLAIN);
+    assert!(text.contains(r"web\u{1b}[2J  tcp"), "{text}");
+    assert!(text.contains(r"  b\n1\u{202e}  10.0.0.1"), "{text}");
+    assert!(text.contains(r"\u{7}HTTP 200\r\n in 0.2 ms"), "{text}");
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text}");
+}
+
+#[test]
+fn huge_and_senseless_numbers_are_shown() {
+    let mut status = fixture();
+    let backend = &mut status.services[0].backends[0];
+    backend.packet_rate = f64::NAN;
+    backend.byte_rate = f64::MAX;
+    backend.new_flow_rate = u64::MAX as f64;
+    backend.observed_share = Some(f64::NAN);
+    backend.health_since_ms = u64::MAX;
+    status.generation = u64::MAX;
+    status.published_at_ms = Some(0);
+    let text = render(&status, at(80));
+    assert!(
+        text.starts_with("generation 18446744073709551615, published 57years 14days ago"),
+        "{text}"
+    );
+    assert!(text.contains("18447P"), "{text}");
+}
+
+#[test]
+fn tables_that_differ_are_the_first_thing_said() {
+    let mut status = fixture();
+    status.published_at_ms = None;
+    status.interfaces.clear();
+    status.tables.as_intended = false;
+    status.tables.differing_slots = 3;
+    status.tables.differences = vec!["web: 3 slots of b1 belong to b2".to_owned()];
+    let text = render(&status, PLAIN);
+    let head: Vec<&str> = text.lines().take(4).collect();
+    assert_eq!(
+        head,
+        [
+            "generation 42, published before this controller started; attached to no interface; \
+             up 3h 12m",
+            "tables NOT as intended: 3 slots differ, compared 4s ago",
+            "  web: 3 slots of b1 belong to b2",
+            "wrong: the kernel's tables are not the intended ones; web is skewed; dns has no usable \
+             backend",
+        ]
+    );
+}
+
+#[test]
+fn too_little_traffic_is_nothing_wrong() {
+    let mut status = fixture();
+    status.services[0].evenness.verdict = Verdict::CannotTell;
+    status.services.truncate(1);
+    assert_eq!(judgement::reasons(&status), Vec::<String>::new());
+    assert!(!render(&status, PLAIN).contains("wrong:"));
+}
