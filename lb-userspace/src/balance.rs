@@ -1,4 +1,8 @@
-//! (in the making)
+//! From configuration and health to the tables that the kernel forwards by. Pure: the same input
+//! gives the same tables on every node.
 
+pub mod image;
 pub mod maglev;
 pub mod overlay;
+pub mod plan;
+mod vips;

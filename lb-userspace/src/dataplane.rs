@@ -1,1 +1,41 @@
-//! (in the making)
+//! The kernel's side: program, links and maps, and what the controller asks of them.
+
+pub mod kernel;
+mod pins;
+mod syscall;
+
+use lb_common::layout::{EndpointCounters, ExitCounters};
+
+use crate::{balance::image::Image, dataplane::kernel::Error};
+
+/// What the controller asks of a data plane.
+pub trait DataPlane {
+    /// Makes every packet from now on follow an image: wholly, all services at once.
+    ///
+    /// When it returns, no packet follows the image before it any more.
+    ///
+    /// # Errors
+    /// The packets then go on following the image before it.
+    fn publish(&mut self, image: &Image) -> Result<(), Error>;
+
+    /// Reads back what packets follow; `None` before the first publication.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer, or what it holds is not of this layout.
+    fn live(&self) -> Result<Option<Image>, Error>;
+
+    /// What an endpoint was sent, over all CPUs.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer.
+    fn endpoint(&self, number: u16) -> Result<EndpointCounters, Error>;
+
+    /// What left by another way, over all CPUs, by row.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer.
+    fn exits(&self, row: u32) -> Result<ExitCounters, Error>;
+}
+
+/// The compiled XDP object.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evenkeel-xdp"));

@@ -1,0 +1,77 @@
+//! bpf(2) calls that aya does not have: values too large for the stack, and batches.
+
+#![expect(unsafe_code, reason = "bpf(2) takes addresses as numbers")]
+
+use std::{io, os::fd::AsRawFd as _};
+
+use aya::maps::MapData;
+use aya_obj::generated::{bpf_attr, bpf_cmd};
+
+/// Writes an element of a map whose keys are `u32`.
+///
+/// # Panics
+/// Where the value has not the map's size.
+pub(super) fn update(map: &MapData, key: u32, value: &[u8]) -> io::Result<()> {
+    assert_eq!(value.len(), value_size(map)?, "a value is as large as its map's");
+    let mut attr = zeroed();
+    attr.__bindgen_anon_2.map_fd = map.fd().as_fd_number();
+    attr.__bindgen_anon_2.key = (&raw const key).addr() as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = value.as_ptr().addr() as u64;
+    call(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr)
+}
+
+/// Reads an element of a map whose keys are `u32`.
+///
+/// # Panics
+/// Where the value has not the map's size.
+pub(super) fn lookup(map: &MapData, key: u32, value: &mut [u8]) -> io::Result<()> {
+    assert_eq!(value.len(), value_size(map)?, "a value is as large as its map's");
+    let mut attr = zeroed();
+    attr.__bindgen_anon_2.map_fd = map.fd().as_fd_number();
+    attr.__bindgen_anon_2.key = (&raw const key).addr() as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = value.as_mut_ptr().addr() as u64;
+    call(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr)
+}
+
+/// Puts maps into an array of maps, with one wait for readers however many they are.
+///
+/// Kernel 5.14 or later.
+pub(super) fn update_inner(outer: &MapData, inner: &[(u32, &MapData)]) -> io::Result<()> {
+    let keys: Vec<u32> = inner.iter().map(|(key, _)| *key).collect();
+    let values: Vec<u32> = inner.iter().map(|(_, map)| map.fd().as_fd_number()).collect();
+    let mut attr = zeroed();
+    attr.batch.map_fd = outer.fd().as_fd_number();
+    attr.batch.keys = keys.as_ptr().addr() as u64;
+    attr.batch.values = values.as_ptr().addr() as u64;
+    attr.batch.count = keys.len() as u32;
+    call(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr)
+}
+
+fn value_size(map: &MapData) -> io::Result<usize> {
+    map.info().map(|info| info.value_size() as usize).map_err(io::Error::other)
+}
+
+trait FdNumber {
+    fn as_fd_number(&self) -> u32;
+}
+
+impl FdNumber for aya::maps::MapFd {
+    fn as_fd_number(&self) -> u32 {
+        use std::os::fd::AsFd as _;
+        self.as_fd().as_raw_fd() as u32
+    }
+}
+
+fn zeroed() -> bpf_attr {
+    // SAFETY: the union's members are integers and arrays of them, for which zero is valid.
+    unsafe { std::mem::zeroed() }
+}
+
+fn call(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<()> {
+    // SAFETY: the callers' buffers outlive the call, and are as large as the kernel takes them
+    // to be: keys are `u32`, values are checked against the map or are file descriptors.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command as libc::c_long, &raw mut *attr, size_of::<bpf_attr>())
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
