@@ -17,6 +17,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -25,6 +26,7 @@ use crate::{
     netns::{self, Namespace},
     run_dir::{self, RunDir},
     tools::require_root,
+    wait,
     xdp_pass::XdpPass,
 };
 
@@ -39,6 +41,15 @@ pub const VIP4: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 10));
 
 /// The VIP that every bed has unless told otherwise, IPv6.
 pub const VIP6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x10));
+
+/// The index of the interface at a host's end of a line.
+///
+/// The two ends must not have the same one: the kernel takes such a pair for no pair, and lets
+/// up to a second pass before it sends the first frame.
+const HOST_INDEX: u32 = 1000;
+
+/// How long the lines may take to come up.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The beds of this process, counted to keep their names apart.
 static BEDS: AtomicU32 = AtomicU32::new(0);
@@ -145,7 +156,7 @@ impl Topology {
             .map(|number| backend(bed, number, &switch, spec))
             .collect::<Result<_>>()?;
         let pass = prepare_for_xdp(&switch)?;
-        Ok(Self {
+        let bed = Self {
             _pass: pass,
             backends,
             client,
@@ -154,7 +165,31 @@ impl Topology {
             balancer,
             vips: spec.vips.clone(),
             dir,
-        })
+        };
+        bed.await_lines()?;
+        Ok(bed)
+    }
+
+    /// Waits until both ends of every line carry frames.
+    fn await_lines(&self) -> Result<()> {
+        let backends = self.backends.iter().map(|host| &host.namespace);
+        let others = [&self.client, &self.router, &self.switch, &self.balancer];
+        for namespace in backends.chain(others) {
+            wait::until("every line to be up", PATIENCE, || {
+                let links = namespace.run("ip", &["-brief", "link", "show", "type", "veth"])?;
+                let down = links
+                    .lines()
+                    .find(|link| link.split_whitespace().nth(1) != Some("UP"));
+                ensure!(
+                    down.is_none(),
+                    "in {}: {}",
+                    namespace.name(),
+                    down.unwrap_or_default()
+                );
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     /// The folder of this bed's files; it goes with the bed.
@@ -253,7 +288,7 @@ fn plug(
 ) -> Result<()> {
     let shape = format!("mtu {} numrxqueues {queues} numtxqueues {queues}", spec.mtu);
     host.ip(&format!(
-        "link add {interface} {shape} type veth peer name {port} {shape} netns {}\n\
+        "link add {interface} index {HOST_INDEX} {shape} type veth peer name {port} {shape} netns {}\n\
          link set {interface} up",
         switch.name()
     ))?;
@@ -282,7 +317,7 @@ fn address(
 
 fn connect_client(client: &Namespace, router: &Namespace, spec: &Spec) -> Result<()> {
     client.ip(&format!(
-        "link add {HOST_INTERFACE} mtu {mtu} type veth peer name cl0 mtu {mtu} netns {}\n\
+        "link add {HOST_INTERFACE} index {HOST_INDEX} mtu {mtu} type veth peer name cl0 mtu {mtu} netns {}\n\
          link set {HOST_INTERFACE} up",
         router.name(),
         mtu = spec.mtu,

@@ -63,6 +63,23 @@ fn the_client_reaches_every_backend() {
 }
 
 #[test]
+fn the_first_connections_do_not_wait_for_the_lines() {
+    let bed = build();
+    let _servers = Web::start_all(&bed).unwrap();
+    for host in &bed.backends {
+        for address in [IpAddr::V4(host.ipv4), IpAddr::V6(host.ipv6)] {
+            // A lost first frame would be sent again after a second.
+            let limit = Duration::from_millis(500);
+            let address = SocketAddr::new(address, 80);
+            let connected = bed
+                .client
+                .inside(|| TcpStream::connect_timeout(&address, limit));
+            connected.unwrap().unwrap();
+        }
+    }
+}
+
+#[test]
 fn nobody_on_the_wire_answers_for_a_vip() {
     let bed = build();
     let _servers = Web::start_all(&bed).unwrap();
