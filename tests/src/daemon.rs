@@ -33,23 +33,23 @@ impl<'bed> Daemon<'bed> {
     /// Where the binary is not built, or the controller ends or does not get ready; contains the
     /// end of its log.
     pub fn start(bed: &'bed Topology, config: &str) -> Result<Self> {
-        let mut daemon = Self::start_unready(bed, config)?;
+        let mut daemon = Self::start_unready(bed, &tools::evenkeel()?, config)?;
         daemon.await_ready()?;
         Ok(daemon)
     }
 
-    /// Writes the configuration and starts the controller, without waiting for anything.
+    /// Writes the configuration and starts the controller from the binary given, without waiting
+    /// for anything.
     ///
     /// # Errors
     ///
-    /// Where the binary is not built or cannot be started.
-    pub fn start_unready(bed: &'bed Topology, config: &str) -> Result<Self> {
-        let binary = tools::evenkeel()?;
+    /// Where the binary cannot be started.
+    pub fn start_unready(bed: &'bed Topology, binary: &Path, config: &str) -> Result<Self> {
         let config = bed.dir().write("evenkeel.toml", config)?;
-        let process = launch(bed, &binary, &config)?;
+        let process = launch(bed, binary, &config)?;
         Ok(Self {
             bed,
-            binary,
+            binary: binary.to_owned(),
             config,
             process,
         })
@@ -85,6 +85,11 @@ impl<'bed> Daemon<'bed> {
             .arg(self.bed.socket());
         let json = tools::output(&mut status)?;
         serde_json::from_str(&json).context("`evenkeel status --json` printed no JSON")
+    }
+
+    /// The binary under test.
+    pub fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// The controller's process.

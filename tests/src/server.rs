@@ -75,6 +75,11 @@ impl<'bed> Web<'bed> {
         &self.host.name
     }
 
+    /// The server's process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Kills it at once (SIGKILL): its connections are reset, new ones refused.
     pub fn kill(&mut self) {
         self.process.kill();

@@ -43,6 +43,8 @@ pub struct Load {
     pub limit: Option<u64>,
     /// How long a request may take, from opening its connection to the end of the answer.
     pub timeout: Duration,
+    /// Whether to keep a record of each request, about 130 bytes.
+    pub records: bool,
 }
 
 impl Load {
@@ -57,6 +59,7 @@ impl Load {
             duration,
             limit: None,
             timeout,
+            records: true,
         }
     }
 }
@@ -136,7 +139,7 @@ pub struct Record {
 pub struct Outcome {
     /// The totals.
     pub report: Report,
-    /// Each request, in the order of their ends.
+    /// Each request, in the order of their ends; none where none were to be kept.
     pub records: Vec<Record>,
 }
 
@@ -266,6 +269,12 @@ impl<'bed> Traffic<'bed> {
             "the traffic client failed ({status})\n{}",
             self.process.log_tail()
         );
+        if !self.load.records {
+            return Ok(Outcome {
+                report,
+                records: Vec::new(),
+            });
+        }
         let lines = fs::read_to_string(&self.records)
             .with_context(|| format!("cannot read {}", self.records.display()))?;
         let records = lines
