@@ -1,0 +1,155 @@
+//! `evenkeel run` on the balancer, and the other commands of the binary under test.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::{process::Process, tools, topology::Topology, wait};
+
+/// How long a controller may take to start or to end.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A controller on the balancer of a bed; killed on drop.
+///
+/// Its data plane outlives it, as it should, and goes with the bed.
+#[derive(Debug)]
+pub struct Daemon<'bed> {
+    bed: &'bed Topology,
+    binary: PathBuf,
+    config: PathBuf,
+    process: Process,
+}
+
+impl<'bed> Daemon<'bed> {
+    /// Writes the configuration, starts the controller, and waits until it is attached.
+    ///
+    /// # Errors
+    ///
+    /// Where the binary is not built, or the controller ends or does not get ready; contains the
+    /// end of its log.
+    pub fn start(bed: &'bed Topology, config: &str) -> Result<Self> {
+        let mut daemon = Self::start_unready(bed, &tools::evenkeel()?, config)?;
+        daemon.await_ready()?;
+        Ok(daemon)
+    }
+
+    /// Writes the configuration and starts the controller from the binary given, without waiting
+    /// for anything.
+    ///
+    /// # Errors
+    ///
+    /// Where the binary cannot be started.
+    pub fn start_unready(bed: &'bed Topology, binary: &Path, config: &str) -> Result<Self> {
+        let config = bed.dir().write("evenkeel.toml", config)?;
+        let process = launch(bed, binary, &config)?;
+        Ok(Self {
+            bed,
+            binary: binary.to_owned(),
+            config,
+            process,
+        })
+    }
+
+    /// Waits until the controller answers and its program is attached.
+    ///
+    /// # Errors
+    ///
+    /// Where it has ended, or is not ready in time; contains the end of its log.
+    pub fn await_ready(&mut self) -> Result<()> {
+        let ready = wait::until("the controller to be attached", PATIENCE, || {
+            self.process.check_running()?;
+            let status = self.status()?;
+            let attached = status["interfaces"]
+                .as_array()
+                .is_some_and(|all| !all.is_empty());
+            ensure!(attached, "it answers, and is attached to no interface");
+            Ok(())
+        });
+        ready.with_context(|| self.process.log_tail())
+    }
+
+    /// What `evenkeel status --json` says.
+    ///
+    /// # Errors
+    ///
+    /// Where no controller answers.
+    pub fn status(&self) -> Result<Value> {
+        let mut status = Command::new(&self.binary);
+        status
+            .args(["status", "--json", "--socket"])
+            .arg(self.bed.socket());
+        let json = tools::output(&mut status)?;
+        serde_json::from_str(&json).context("`evenkeel status --json` printed no JSON")
+    }
+
+    /// The binary under test.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    /// The controller's process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// The controller's log, over all of its lives.
+    pub fn log(&self) -> PathBuf {
+        self.bed.dir().path().join("evenkeel.log")
+    }
+
+    /// Checks that the controller still runs.
+    ///
+    /// # Errors
+    ///
+    /// Where it has ended; contains the end of its log.
+    pub fn check_running(&mut self) -> Result<()> {
+        self.process.check_running()
+    }
+
+    /// Kills the controller at once (SIGKILL).
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Ends the controller as an operator would (SIGTERM).
+    ///
+    /// # Errors
+    ///
+    /// Where it does not end.
+    pub fn terminate(&mut self) -> Result<ExitStatus> {
+        self.process.terminate(PATIENCE)
+    }
+
+    /// Starts the controller again with the same configuration, killing it first where it still
+    /// runs, and waits until it is attached.
+    ///
+    /// # Errors
+    ///
+    /// As [`Daemon::start`].
+    pub fn restart(&mut self) -> Result<()> {
+        self.process.kill();
+        self.process = launch(self.bed, &self.binary, &self.config)?;
+        self.await_ready()
+    }
+
+    /// Runs `evenkeel unload` in the balancer's network.
+    ///
+    /// # Errors
+    ///
+    /// Where it fails; contains what it complained about.
+    pub fn unload(&self) -> Result<String> {
+        let mut unload = self.bed.balancer.command_at(&self.binary);
+        tools::output(unload.args(["unload", "--config"]).arg(&self.config))
+    }
+}
+
+fn launch(bed: &Topology, binary: &Path, config: &Path) -> Result<Process> {
+    let mut run = bed.balancer.command_at(binary);
+    run.args(["run", "--config"]).arg(config);
+    Process::start_logged("evenkeel", &mut run, &bed.dir().path().join("evenkeel.log"))
+}

@@ -1,0 +1,141 @@
+//! `cargo xtask setup`: what the machine lacks, and the commands that bring it.
+
+mod bpf;
+mod debian;
+mod programs;
+
+use anyhow::{Result, bail, ensure};
+
+use crate::steps::Step;
+
+/// Installs what building, tests and demonstration take and the machine lacks
+///
+/// On Debian and its kin it runs the commands, with sudo for apt alone; elsewhere it prints them.
+/// Nothing is installed twice, and nothing of yours is changed: what is not a Debian package goes
+/// to `target/tools`, and no service is started.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Print the commands and run none
+    #[arg(long, visible_alias = "print")]
+    dry_run: bool,
+}
+
+/// Runs the task.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.dry_run {
+        let missing = Missing::look()?;
+        if missing.is_nothing() {
+            eprintln!("nothing is missing");
+        } else {
+            missing.print();
+        }
+        return Ok(());
+    }
+    if !ensure()? {
+        eprintln!("nothing is missing");
+    }
+    Ok(())
+}
+
+/// Installs what is missing; answers whether anything was.
+///
+/// # Errors
+///
+/// Where a command fails, or on a system whose packages this does not know.
+pub(crate) fn ensure() -> Result<bool> {
+    let mut before = None;
+    loop {
+        let missing = Missing::look()?;
+        if missing.is_nothing() {
+            return Ok(before.is_some());
+        }
+        if !debian::is_here() {
+            missing.print();
+            bail!("install what is named above, then run this again");
+        }
+        let steps = missing.steps();
+        // What is found to be missing may depend on what was installed for the round before.
+        ensure!(
+            before.as_ref() != Some(&steps),
+            "the commands ran, yet this is still missing: {}",
+            missing.summary()
+        );
+        for step in &steps {
+            step.perform()?;
+        }
+        before = Some(steps);
+    }
+}
+
+/// A package and what it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Package {
+    name: String,
+    why: String,
+}
+
+/// What the machine lacks, as far as can be known before it is installed.
+#[derive(Debug, Default)]
+pub(crate) struct Missing {
+    /// From the distribution.
+    packages: Vec<Package>,
+    /// To be run once the packages are there.
+    afterwards: Vec<Step>,
+    /// What cannot be told yet.
+    notes: Vec<String>,
+}
+
+impl Missing {
+    fn look() -> Result<Self> {
+        let mut missing = Self::default();
+        programs::look(&mut missing);
+        bpf::look(&mut missing)?;
+        Ok(missing)
+    }
+
+    fn needs(&mut self, name: impl Into<String>, why: impl Into<String>) {
+        let package = Package {
+            name: name.into(),
+            why: why.into(),
+        };
+        if !self.packages.iter().any(|other| other.name == package.name) {
+            self.packages.push(package);
+        }
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.packages.is_empty() && self.afterwards.is_empty()
+    }
+
+    fn steps(&self) -> Vec<Step> {
+        debian::install(&self.packages)
+            .into_iter()
+            .chain(self.afterwards.clone())
+            .collect()
+    }
+
+    fn summary(&self) -> String {
+        let packages = self.packages.iter().map(|package| package.name.clone());
+        let rest = self.afterwards.iter().map(|step| step.why.clone());
+        packages.chain(rest).collect::<Vec<_>>().join(", ")
+    }
+
+    fn print(&self) {
+        if debian::is_here() {
+            for step in self.steps() {
+                println!("# {}\n{step}", step.why);
+            }
+        } else {
+            println!("# install by your distribution's means (the names are Debian's)");
+            for package in &self.packages {
+                println!("#   {}: {}", package.name, package.why);
+            }
+            for step in &self.afterwards {
+                println!("# {}\n{step}", step.why);
+            }
+        }
+        for note in &self.notes {
+            println!("# {note}");
+        }
+    }
+}

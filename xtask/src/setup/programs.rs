@@ -1,0 +1,72 @@
+//! The programs that tests and demonstration start.
+
+use std::fs;
+
+use evenkeel_tests::tools;
+
+use super::{Missing, debian};
+use crate::steps::Step;
+
+/// Program, Debian package, purpose.
+const PROGRAMS: [(&str, &str, &str); 8] = [
+    ("ip", "iproute2", "network namespaces and veth pairs"),
+    ("ethtool", "ethtool", "checksum offload of veth pairs"),
+    (
+        "nsenter",
+        "util-linux",
+        "commands inside network namespaces",
+    ),
+    ("curl", "curl", "single requests"),
+    ("python3", "python3", "the traffic client"),
+    ("wrk", "wrk", "floods of requests"),
+    ("cc", "gcc", "a linker for host programs"),
+    ("dpkg-deb", "dpkg", "unpacking a private nginx"),
+];
+
+/// Notes the programs that are not there.
+pub(super) fn look(missing: &mut Missing) {
+    for (program, package, why) in PROGRAMS {
+        let elsewhere = program == "dpkg-deb" && !debian::is_here();
+        if tools::find(program).is_none() && !elsewhere {
+            missing.needs(package, why);
+        }
+    }
+    // Without recommended packages, the compiler comes without it.
+    if fs::metadata("/usr/include/stdio.h").is_err() {
+        missing.needs(
+            "libc6-dev",
+            "the C library that host programs are linked to",
+        );
+    }
+    if tools::find("nginx").is_none() {
+        if debian::is_here() {
+            missing.afterwards.push(unpack_nginx());
+        } else {
+            missing.needs(
+                "nginx",
+                "the backends' web server; its service need not run",
+            );
+        }
+    }
+}
+
+/// Unpacks Debian's nginx into `target/tools/nginx` without installing it.
+///
+/// Installing it would start the host's nginx now and at every boot. Its libraries (PCRE2,
+/// OpenSSL, zlib) come with curl and the base system.
+fn unpack_nginx() -> Step {
+    let folder = tools::workspace_tools().join("nginx");
+    // The program is in `nginx` on Debian 12 and later, in `nginx-core` before.
+    let script = format!(
+        "mkdir -p {folder} && cd {folder} && \
+         for package in nginx nginx-core; do \
+         apt-get download -q $package && dpkg-deb -x ${{package}}_*.deb . && rm ${{package}}_*.deb; \
+         if [ -x usr/sbin/nginx ]; then break; fi; done && usr/sbin/nginx -v",
+        folder = folder.display()
+    );
+    Step::new(
+        "nginx for the backends, unpacked and not installed, so that no service starts",
+        "install a package that has `nginx` on the PATH yourself",
+        ["sh", "-c", &script],
+    )
+}

@@ -1,0 +1,48 @@
+//! `cargo xtask test`.
+
+use anyhow::Result;
+
+use crate::{
+    build::{self, Profile},
+    setup,
+    steps::{cargo, run_as_root, run_cargo},
+};
+
+/// Runs all tests: the crates' own as the user, then those in network namespaces as root
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Leave out the tests that need root
+    #[arg(long)]
+    no_root: bool,
+    /// Passed to the test programs: a part of the names to run, or options such as `--nocapture`
+    #[arg(last = true)]
+    options: Vec<String>,
+}
+
+/// Runs the task.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    setup::ensure()?;
+    let mut own = cargo();
+    own.args(["test", "--workspace", "--exclude", "evenkeel-tests", "--"]);
+    run_cargo(own.args(&arguments.options))?;
+    if arguments.no_root {
+        eprintln!("left out, as told: the tests in network namespaces, which need root");
+        return Ok(());
+    }
+
+    let binary = build::evenkeel(Profile::Debug)?;
+    let mut integration = cargo();
+    // One at a time: they share two cores with their servers and clients, and watch the clock.
+    integration.args([
+        "test",
+        "--package",
+        "evenkeel-tests",
+        "--",
+        "--test-threads=1",
+    ]);
+    integration
+        .args(&arguments.options)
+        .env("EVENKEEL_BIN", binary);
+    run_as_root(&mut integration)?;
+    run_cargo(&mut integration)
+}
