@@ -1,23 +1,32 @@
-//! The configuration file. A placeholder for the command line to compile against.
+//! The configuration file: read once, at the edge, into [`crate::model::Config`].
+//!
+//! Everything that is wrong is found at once, each with its place, what is wrong and what would
+//! be right.
+
+mod findings;
+mod raw;
+mod unknown;
+mod validate;
 
 use std::{
-    fmt, io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
-use serde::Serialize;
+pub use findings::{Finding, Findings};
 
-use crate::model;
+use crate::{config::findings::Report, model::Config};
 
 /// Why a configuration could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read.
-    #[error("cannot read {}", path.display())]
+    #[error("read the configuration {}: {source}; name another with an argument", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
+        #[source]
         source: io::Error,
     },
     /// The file can be read and says something wrong.
@@ -25,48 +34,46 @@ pub enum LoadError {
     Findings(Findings),
 }
 
-/// Everything that is wrong with a file.
-#[derive(Clone, Debug, Serialize)]
-#[serde(transparent)]
-pub struct Findings(pub Vec<Finding>);
+/// Reads and validates a configuration file.
+///
+/// # Errors
+/// Where it cannot be read or is not valid.
+pub fn load(path: &Path) -> Result<Config, LoadError> {
+    let text = fs::read_to_string(path)
+        .map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    parse(&path.display().to_string(), &text).map_err(LoadError::Findings)
+}
 
-impl fmt::Display for Findings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|finding| {
-            writeln!(f, "{}:{}: {}", finding.file, finding.line, finding.problem)
-        })
+/// Validates a configuration; `file` is its name in the findings.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse(file: &str, text: &str) -> Result<Config, Findings> {
+    let mut report = Report::new(file, text);
+    let mut strange = Vec::new();
+    let raw: raw::Config = match toml::Deserializer::parse(text).and_then(|document| {
+        serde_ignored::deserialize(document, |path| strange.push(unknown::segments(&path)))
+    }) {
+        Ok(raw) => raw,
+        Err(error) => {
+            let at = error.span().unwrap_or(0..0);
+            report.add(at, "", error.message(), "see docs/evenkeel.toml for the shape of the file");
+            return Err(report.into_findings());
+        }
+    };
+    unknown::report(text, &strange, &mut report);
+    let config = validate::config(&raw, &mut report);
+    match config {
+        Some(config) if report.is_empty() => Ok(config),
+        _ => Err(report.into_findings()),
     }
 }
 
-/// One thing that is wrong.
-#[derive(Clone, Debug, Serialize)]
-pub struct Finding {
-    /// The file.
-    pub file: String,
-    /// Its line.
-    pub line: usize,
-    /// What is wrong.
-    pub problem: String,
-}
-
-/// Reads and validates a configuration.
-///
-/// # Errors
-///
-/// If the file cannot be read or is not valid.
-pub fn load(path: &Path) -> Result<model::Config, LoadError> {
-    let _ = std::fs::read(path).map_err(|source| LoadError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    Err(LoadError::Findings(Findings(vec![Finding {
-        file: path.display().to_string(),
-        line: 1,
-        problem: "configurations are not read yet".to_owned(),
-    }])))
-}
-
-/// The JSON schema of the configuration.
+/// The JSON schema of the file, for editors.
+#[must_use]
 pub fn schema() -> serde_json::Value {
-    serde_json::json!({})
+    schemars::schema_for!(raw::Config).to_value()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,356 @@
+//! From the file as it is written to a configuration that can be trusted.
+
+mod field;
+mod health;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    num::{NonZeroU16, NonZeroU32},
+    ops::Range,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use self::field::Fields;
+use super::{
+    findings::Report,
+    raw::{self, NumberOr, Table},
+};
+use crate::model::{
+    AdminConfig, Backend, Config, DataPlaneConfig, Mode, OnEmpty, Protocol, RingSlots, Service,
+    ServiceKey, ServicePort, Weight, XdpMode,
+};
+
+/// Most services in a file, as many as the tables hold.
+const SERVICES: usize = lb_common::layout::SERVICES;
+/// Most pairs of service and backend: half of what the tables hold, so that a change of all of
+/// them fits beside the old ones.
+const BACKENDS: usize = lb_common::layout::ENDPOINTS / 2;
+
+const NAME: &str = "give 1 to 63 of the characters a-z, 0-9, '.', '_' and '-', a letter or digit \
+                    first";
+
+/// Checks everything; the result counts only where nothing was reported.
+pub(super) fn config(raw: &raw::Config, report: &mut Report<'_>) -> Option<Config> {
+    let data_plane = match &raw.data_plane {
+        Some(table) => data_plane(table, report),
+        None => {
+            report.add(0..0, "data_plane", "is missing", "add [data_plane] with interfaces = [\"…\"]");
+            None
+        }
+    };
+    let admin = admin(raw.admin.as_ref(), report);
+    if raw.services.is_empty() {
+        report.add(0..0, "services", "there is none", "add at least one [[services]]");
+    }
+    if raw.services.len() > SERVICES {
+        let at = raw.services[SERVICES].0.span();
+        report.add(
+            at,
+            "services",
+            format!("there are {}", raw.services.len()),
+            format!("give at most {SERVICES}, or spread them over several hosts"),
+        );
+    }
+    let backends: usize = raw.services.iter().map(|s| s.0.get_ref().backends.len()).sum();
+    if backends > BACKENDS {
+        report.add(
+            0..0,
+            "services",
+            format!("there are {backends} pairs of service and backend"),
+            format!("give at most {BACKENDS}, or spread them over several hosts"),
+        );
+    }
+    let mut seen = Seen::default();
+    let services: Vec<Option<Service>> = raw
+        .services
+        .iter()
+        .enumerate()
+        .map(|(index, table)| service(table, &format!("services[{index}]"), &mut seen, report))
+        .collect();
+    seen.vips_as_backends(report);
+    Some(Config { data_plane: data_plane?, admin: admin?, services: services.into_iter().collect::<Option<_>>()? })
+}
+
+fn data_plane(table: &Table<raw::DataPlane>, report: &mut Report<'_>) -> Option<DataPlaneConfig> {
+    let raw = table.0.get_ref();
+    let mut fields = Fields::new("data_plane", table.0.span(), report);
+    let names = "give the names of network interfaces, as in [\"eth0\"]";
+    let interfaces = fields.required("interfaces", &raw.interfaces, names, |names| {
+        if names.is_empty() {
+            return Err("is empty".to_owned());
+        }
+        for (index, name) in names.iter().enumerate() {
+            if name.is_empty() || name.len() > 15 || name.contains(['/', ' ']) {
+                return Err(format!("'{name}' cannot be the name of an interface"));
+            }
+            if names[..index].contains(name) {
+                return Err(format!("names '{name}' twice"));
+            }
+        }
+        Ok(names.clone())
+    });
+    let xdp_mode = fields.word(
+        "xdp_mode",
+        &raw.xdp_mode,
+        XdpMode::Native,
+        &[("native", XdpMode::Native), ("generic", XdpMode::Generic)],
+    );
+    let pins = fields.path("pins", &raw.pins, "/sys/fs/bpf/evenkeel", usize::MAX);
+    let hash_seed = fields.number("hash_seed", &raw.hash_seed, 0, 0..=i64::MAX, "");
+    Some(DataPlaneConfig {
+        interfaces: interfaces?,
+        xdp_mode: xdp_mode?,
+        pins: pins?,
+        hash_seed: hash_seed?.unsigned_abs(),
+    })
+}
+
+fn admin(table: Option<&Table<raw::Admin>>, report: &mut Report<'_>) -> Option<AdminConfig> {
+    let default = raw::Admin::default();
+    let (raw, at) = table.map_or((&default, 0..0), |t| (t.0.get_ref(), t.0.span()));
+    let mut fields = Fields::new("admin", at, report);
+    // The kernel's limit (sun_path), less the suffix of the lock beside the socket.
+    let socket = fields.path("socket", &raw.socket, "/run/evenkeel/evenkeel.sock", 102);
+    let group = fields.optional("group", &raw.group, "name a group, as in \"adm\"", |group| {
+        if group.is_empty() { Err("is empty".to_owned()) } else { Ok(group.clone()) }
+    });
+    Some(AdminConfig { socket: socket?, group: group? })
+}
+
+/// What must not stand in a file twice, with its first place.
+#[derive(Default)]
+struct Seen {
+    names: BTreeMap<String, Range<usize>>,
+    keys: BTreeMap<ServiceKey, Range<usize>>,
+    vips: BTreeMap<IpAddr, Range<usize>>,
+    backends: Vec<(IpAddr, String, Range<usize>)>,
+}
+
+impl Seen {
+    /// A backend at a VIP would be sent what it sends itself.
+    fn vips_as_backends(&self, report: &mut Report<'_>) {
+        for (address, field, at) in &self.backends {
+            if let Some(vip) = self.vips.get(address) {
+                let line = report.line(vip);
+                report.add(
+                    at.clone(),
+                    field,
+                    format!("{address} is the VIP of the service in line {line}"),
+                    "give the backend's own address",
+                );
+            }
+        }
+    }
+}
+
+fn service(
+    table: &Table<raw::Service>,
+    path: &str,
+    seen: &mut Seen,
+    report: &mut Report<'_>,
+) -> Option<Service> {
+    let raw = table.0.get_ref();
+    let at = table.0.span();
+    let mut fields = Fields::new(path, at.clone(), report);
+    let name = fields.required("name", &raw.name, NAME, |text| name(text, "._-"));
+    let name = name.filter(|name| fields.unique("name", &raw.name, name, &mut seen.names));
+    let vip = fields.required("vip", &raw.vip, "give one address, as in \"198.51.100.10\"", |text| {
+        unicast(text)
+    });
+    let port = fields.required("port", &raw.port, "give 1 to 65535, or \"any\"", |port| match port {
+        NumberOr::Number(number) => u16::try_from(*number)
+            .ok()
+            .and_then(NonZeroU16::new)
+            .map(ServicePort::Exact)
+            .ok_or_else(|| format!("is {number}")),
+        NumberOr::Word(word, _) if word == "any" => Ok(ServicePort::Any),
+        NumberOr::Word(word, _) => Err(format!("is \"{word}\"")),
+    });
+    let protocol = fields.word(
+        "protocol",
+        &raw.protocol,
+        Protocol::Tcp,
+        &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)],
+    );
+    let mode = fields.word("mode", &raw.mode, Mode::Dsr, &[("dsr", Mode::Dsr)]);
+    let sizes = format!("give a power of two from {} to {}", RingSlots::MIN, RingSlots::MAX);
+    let ring_slots = fields.optional("ring_slots", &raw.ring_slots, &sizes, |slots| {
+        u32::try_from(*slots)
+            .ok()
+            .and_then(RingSlots::new)
+            .ok_or_else(|| format!("is {slots}"))
+    });
+    let on_empty = fields.word(
+        "on_empty",
+        &raw.on_empty,
+        OnEmpty::Drop,
+        &[("drop", OnEmpty::Drop), ("pass", OnEmpty::Pass)],
+    );
+    if let (Some(vip), Some(port), Some(protocol)) = (vip, port, protocol) {
+        seen.vips.entry(vip).or_insert_with(|| at.clone());
+        let key = ServiceKey { vip, port, protocol };
+        if let Some(first) = seen.keys.insert(key, at.clone()) {
+            let line = report.line(&first);
+            report.add(
+                at.clone(),
+                path,
+                format!("{key} is taken by the service in line {line}"),
+                "change vip, port or protocol, or merge the two services",
+            );
+        }
+    }
+    let health = match &raw.health {
+        Some(table) => health::check(table, &format!("{path}.health"), port, protocol, report).map(Some),
+        None => Some(None),
+    };
+    let backends = backends(raw, path, at.clone(), seen, report);
+    let ring_slots = ring_slots?.unwrap_or(RingSlots::DEFAULT);
+    if raw.backends.len() > ring_slots.count() {
+        report.add(
+            at,
+            &format!("{path}.ring_slots"),
+            format!("{} slots for {} backends", ring_slots.count(), raw.backends.len()),
+            "give at least one slot for each backend; a hundred make their shares exact",
+        );
+    }
+    Some(Service {
+        name: name?,
+        key: ServiceKey { vip: vip?, port: port?, protocol: protocol? },
+        mode: mode?,
+        ring_slots,
+        on_empty: on_empty?,
+        health: health?,
+        backends: backends?,
+    })
+}
+
+fn backends(
+    raw: &raw::Service,
+    path: &str,
+    at: Range<usize>,
+    seen: &mut Seen,
+    report: &mut Report<'_>,
+) -> Option<Vec<Backend>> {
+    let field = format!("{path}.backends");
+    if raw.backends.is_empty() {
+        report.add(at, &field, "there is none", "add at least one [[services.backends]]");
+        return None;
+    }
+    let mut names = BTreeMap::new();
+    let mut addresses = BTreeMap::new();
+    let backends: Option<Vec<Backend>> = raw
+        .backends
+        .iter()
+        .enumerate()
+        .map(|(index, table)| {
+            let path = format!("{field}[{index}]");
+            let backend = backend(table, &path, &mut names, &mut addresses, report)?;
+            seen.backends.push((backend.address, format!("{path}.address"), table.0.span()));
+            Some(backend)
+        })
+        // Not `collect` at once, which would stop at the first that is wrong.
+        .collect::<Vec<_>>()
+        .into_iter()
+        .collect();
+    let backends = backends?;
+    if backends.iter().all(|backend| backend.weight.number() == 0) {
+        report.add(
+            at.clone(),
+            &field,
+            "every weight is 0: no backend would take a connection",
+            "give at least one backend a weight of 1 or more",
+        );
+    }
+    let declared = backends.iter().filter(|backend| backend.capacity.is_some()).count();
+    if declared != 0 && declared != backends.len() {
+        report.add(
+            at,
+            &field,
+            format!("{declared} of {} backends declare a capacity", backends.len()),
+            "declare it for all of them or for none: they are compared with each other",
+        );
+    }
+    Some(backends)
+}
+
+fn backend(
+    table: &Table<raw::Backend>,
+    path: &str,
+    names: &mut BTreeMap<String, Range<usize>>,
+    addresses: &mut BTreeMap<String, Range<usize>>,
+    report: &mut Report<'_>,
+) -> Option<Backend> {
+    let raw = table.0.get_ref();
+    let mut fields = Fields::new(path, table.0.span(), report);
+    let address = fields.required(
+        "address",
+        &raw.address,
+        "give one address, as in \"10.0.0.11\"",
+        |text| unicast(text),
+    );
+    let address = address.filter(|address| {
+        fields.unique("address", &raw.address, &address.to_string(), addresses)
+    });
+    let name = fields.optional("name", &raw.name, NAME, |text| name(text, "._-:"));
+    let name = match (name, address) {
+        (Some(Some(name)), _) => Some(name),
+        (Some(None), Some(address)) => Some(Arc::from(address.to_string())),
+        _ => None,
+    };
+    let name = name.filter(|name| fields.unique("name", &raw.name, name, names));
+    let weight = fields.number(
+        "weight",
+        &raw.weight,
+        i64::from(Weight::DEFAULT.number()),
+        0..=i64::from(Weight::MAX),
+        " (0 takes no new connections)",
+    );
+    let shares = "give a whole number from 1 to 1000000";
+    let capacity = fields.optional("capacity", &raw.capacity, shares, |&number| {
+        u32::try_from(number)
+            .ok()
+            .filter(|number| *number <= 1_000_000)
+            .and_then(NonZeroU32::new)
+            .ok_or_else(|| format!("is {number}"))
+    });
+    let weight = weight.and_then(|weight| Weight::new(u16::try_from(weight).ok()?));
+    Some(Backend { name: name?, address: address?, weight: weight?, capacity: capacity? })
+}
+
+fn name(text: &str, others: &str) -> Result<Arc<str>, String> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let fits = (1..=63).contains(&text.len())
+        && text.starts_with(plain)
+        && text.chars().all(|c| plain(c) || others.contains(c));
+    if fits { Ok(text.into()) } else { Err(format!("is \"{text}\"")) }
+}
+
+/// An address that a packet can be sent to.
+fn unicast(text: &str) -> Result<IpAddr, String> {
+    let address: IpAddr = text.parse().map_err(|_| format!("\"{text}\" is not an IP address"))?;
+    let kind = match address {
+        _ if address.is_unspecified() => "the unspecified address",
+        _ if address.is_multicast() => "a multicast address",
+        _ if address.is_loopback() => "a loopback address",
+        IpAddr::V4(Ipv4Addr::BROADCAST) => "the broadcast address",
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
+            return Err(format!("{address} is an IPv4 address in disguise"));
+        }
+        _ => return Ok(address),
+    };
+    Err(format!("{address} is {kind}"))
+}
+
+/// An absolute path.
+fn absolute(text: &str, longest: usize) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if !path.is_absolute() {
+        Err(format!("\"{text}\" is not absolute"))
+    } else if text.len() > longest {
+        Err(format!("is {} bytes long", text.len()))
+    } else {
+        Ok(path)
+    }
+}

@@ -1,0 +1,149 @@
+//! One table's values: there or not, of their type or not, within their bounds or not.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    ops::{Range, RangeInclusive},
+    path::PathBuf,
+};
+
+use super::absolute;
+use crate::config::{
+    findings::Report,
+    raw::{Held, Leaf},
+};
+
+/// The values of a table. Every method answers `None` only after reporting why.
+pub(super) struct Fields<'r, 't> {
+    path: String,
+    table: Range<usize>,
+    report: &'r mut Report<'t>,
+}
+
+impl<'r, 't> Fields<'r, 't> {
+    pub(super) fn new(path: &str, table: Range<usize>, report: &'r mut Report<'t>) -> Self {
+        Self { path: path.to_owned(), table, report }
+    }
+
+    pub(super) fn report(
+        &mut self,
+        at: Range<usize>,
+        key: &str,
+        problem: impl Into<String>,
+        remedy: &str,
+    ) {
+        self.report.add(at, &format!("{}.{key}", self.path), problem, remedy);
+    }
+
+    /// A value that may be missing.
+    #[expect(clippy::option_option, reason = "wrong, missing and there are three things")]
+    pub(super) fn optional<T, V>(
+        &mut self,
+        key: &str,
+        leaf: &Leaf<T>,
+        remedy: &str,
+        check: impl FnOnce(&T) -> Result<V, String>,
+    ) -> Option<Option<V>> {
+        let (problem, at) = match leaf.held() {
+            Held::Missing => return Some(None),
+            Held::Good(value, at) => match check(value) {
+                Ok(value) => return Some(Some(value)),
+                Err(problem) => (problem, at),
+            },
+            Held::Bad(complaint, at) => (complaint.to_owned(), at),
+        };
+        self.report(at, key, problem, remedy);
+        None
+    }
+
+    /// A value that must be there.
+    pub(super) fn required<T, V>(
+        &mut self,
+        key: &str,
+        leaf: &Leaf<T>,
+        remedy: &str,
+        check: impl FnOnce(&T) -> Result<V, String>,
+    ) -> Option<V> {
+        if let Held::Missing = leaf.held() {
+            self.report(self.table.clone(), key, "is missing", remedy);
+            return None;
+        }
+        self.optional(key, leaf, remedy, check)?
+    }
+
+    /// One of a few words.
+    pub(super) fn word<V: Copy>(
+        &mut self,
+        key: &str,
+        leaf: &Leaf<String>,
+        default: V,
+        words: &[(&str, V)],
+    ) -> Option<V> {
+        let mut remedy = String::from("give ");
+        for (index, (word, _)) in words.iter().enumerate() {
+            // Writing to a string cannot fail.
+            let _ = write!(remedy, "{}\"{word}\"", if index == 0 { "" } else { " or " });
+        }
+        let value = self.optional(key, leaf, &remedy, |text| {
+            let known = words.iter().find(|(word, _)| word == text);
+            known.map(|(_, value)| *value).ok_or_else(|| format!("is \"{text}\""))
+        });
+        value.map(|value| value.unwrap_or(default))
+    }
+
+    /// A whole number; `note` explains the bounds.
+    pub(super) fn number(
+        &mut self,
+        key: &str,
+        leaf: &Leaf<i64>,
+        default: i64,
+        bounds: RangeInclusive<i64>,
+        note: &str,
+    ) -> Option<i64> {
+        let (low, high) = (bounds.start(), bounds.end());
+        let remedy = format!("give a whole number from {low}{note} to {high}");
+        let value = self.optional(key, leaf, &remedy, |&number| {
+            if bounds.contains(&number) { Ok(number) } else { Err(format!("is {number}")) }
+        });
+        value.map(|value| value.unwrap_or(default))
+    }
+
+    /// An absolute path of bounded length.
+    pub(super) fn path(
+        &mut self,
+        key: &str,
+        leaf: &Leaf<String>,
+        default: &str,
+        longest: usize,
+    ) -> Option<PathBuf> {
+        let remedy = match longest {
+            usize::MAX => format!("give an absolute path, as in \"{default}\""),
+            _ => format!("give an absolute path of at most {longest} bytes, as in \"{default}\""),
+        };
+        let value = self.optional(key, leaf, &remedy, |text| absolute(text, longest));
+        value.map(|value| value.unwrap_or_else(|| default.into()))
+    }
+
+    /// Whether a value is the first of its kind.
+    pub(super) fn unique<T>(
+        &mut self,
+        key: &str,
+        leaf: &Leaf<T>,
+        value: &str,
+        seen: &mut BTreeMap<String, Range<usize>>,
+    ) -> bool {
+        let at = match leaf.held() {
+            Held::Good(_, at) => at,
+            _ => self.table.clone(),
+        };
+        match seen.insert(value.to_owned(), at.clone()) {
+            None => true,
+            Some(first) => {
+                let line = self.report.line(&first);
+                let problem = format!("{value} stands in line {line} already");
+                self.report(at, key, problem, "give each its own");
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The health check of a service.
+
+use std::{
+    num::{NonZeroU16, NonZeroU32},
+    ops::RangeInclusive,
+    time::Duration,
+};
+
+use super::field::Fields;
+use crate::{
+    config::{
+        findings::Report,
+        raw::{self, Held, Leaf, NumberOr, StatusRange, Table},
+    },
+    model::{HealthCheck, HttpProbe, ProbeKind, Protocol, ServicePort},
+};
+
+const SHORTEST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(3600);
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
+const DEFAULT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Checks a `[services.health]`.
+pub(super) fn check(
+    table: &Table<raw::Health>,
+    path: &str,
+    service_port: Option<ServicePort>,
+    protocol: Option<Protocol>,
+    report: &mut Report<'_>,
+) -> Option<HealthCheck> {
+    let raw = table.0.get_ref();
+    let mut fields = Fields::new(path, table.0.span(), report);
+    let http = fields.required("type", &raw.kind, "give \"tcp\" or \"http\"", |kind| {
+        match kind.as_str() {
+            "tcp" => Ok(false),
+            "http" => Ok(true),
+            other => Err(format!("is \"{other}\"")),
+        }
+    });
+    let port = fields.optional("port", &raw.port, "give 1 to 65535", |&port| {
+        u16::try_from(port).ok().and_then(NonZeroU16::new).ok_or_else(|| format!("is {port}"))
+    });
+    let port = match (port?, service_port, protocol) {
+        (Some(port), ..) => Some(port),
+        (None, Some(ServicePort::Exact(port)), Some(Protocol::Tcp)) => Some(port),
+        (None, Some(_), Some(_)) => {
+            fields.report(
+                table.0.span(),
+                "port",
+                "is missing, and the service has no TCP port of its own to probe",
+                "give the TCP port that the backends answer checks on",
+            );
+            None
+        }
+        _ => None,
+    };
+    let interval = duration(&mut fields, "interval", &raw.interval, DEFAULT_INTERVAL);
+    let shorter = interval.map_or(DEFAULT_TIMEOUT, |interval| DEFAULT_TIMEOUT.min(interval / 2));
+    let timeout = duration(&mut fields, "timeout", &raw.timeout, shorter);
+    if let (Some(interval), Some(timeout), Held::Good(_, at)) =
+        (interval, timeout, raw.timeout.held())
+        && timeout >= interval
+    {
+        fields.report(
+            at,
+            "timeout",
+            format!(
+                "{} is not shorter than the interval of {}",
+                humantime::format_duration(timeout),
+                humantime::format_duration(interval)
+            ),
+            "make it shorter: probes of one backend never overlap",
+        );
+    }
+    let rise = fields.number("rise", &raw.rise, 2, 1..=1000, "");
+    let fall = fields.number("fall", &raw.fall, 3, 1..=1000, "");
+    let probe = http_probe(&mut fields, raw, http);
+    let count = |n: i64| u32::try_from(n).ok().and_then(NonZeroU32::new);
+    Some(HealthCheck {
+        kind: probe?,
+        port: port?,
+        interval: interval?,
+        timeout: timeout?,
+        rise: count(rise?)?,
+        fall: count(fall?)?,
+    })
+}
+
+fn http_probe(fields: &mut Fields<'_, '_>, raw: &raw::Health, http: Option<bool>) -> Option<ProbeKind> {
+    if http == Some(false) {
+        for (key, place) in [
+            ("path", place(&raw.path)),
+            ("host", place(&raw.host)),
+            ("status", place(&raw.status)),
+            ("body", place(&raw.body)),
+        ] {
+            if let Some(at) = place {
+                fields.report(at, key, "a tcp check asks nothing", "remove it, or use type = \"http\"");
+            }
+        }
+        return Some(ProbeKind::Tcp);
+    }
+    let visible = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+    let path = fields.optional("path", &raw.path, "give a path, as in \"/healthz\"", |path| {
+        if path.starts_with('/') && visible(path) { Ok(path.clone()) } else { Err(format!("is {path:?}")) }
+    });
+    let host = fields.optional("host", &raw.host, "give a host name, as in \"www.example.org\"", |host| {
+        if !host.is_empty() && visible(host) { Ok(host.clone()) } else { Err(format!("is {host:?}")) }
+    });
+    let codes = "give codes or ranges from 100 to 599, as in [\"200-299\", 304]";
+    let status = fields.optional("status", &raw.status, codes, |codes| {
+        if codes.is_empty() {
+            return Err("is empty: no answer would be healthy".to_owned());
+        }
+        codes.iter().map(range).collect::<Result<Vec<_>, _>>()
+    });
+    let body = fields.optional("body", &raw.body, "give the text to look for, or remove it", |body| {
+        if body.is_empty() { Err("is empty".to_owned()) } else { Ok(body.clone()) }
+    });
+    let (path, host, status, body) = (path?, host?, status?, body?);
+    (http == Some(true)).then(|| {
+        ProbeKind::Http(HttpProbe {
+            path: path.unwrap_or_else(|| "/".to_owned()),
+            host,
+            status: status.unwrap_or_else(|| vec![200..=399]),
+            body,
+        })
+    })
+}
+
+fn place<T>(leaf: &Leaf<T>) -> Option<std::ops::Range<usize>> {
+    match leaf.held() {
+        Held::Missing => None,
+        Held::Good(_, at) | Held::Bad(_, at) => Some(at),
+    }
+}
+
+fn range(item: &NumberOr<StatusRange>) -> Result<RangeInclusive<u16>, String> {
+    let code = |text: &str| text.parse().ok().filter(|code| (100..=599).contains(code));
+    match item {
+        NumberOr::Number(number) => {
+            let number = number.to_string();
+            code(&number).map(|code| code..=code).ok_or_else(|| format!("{number} is no status"))
+        }
+        NumberOr::Word(word, _) => {
+            let (low, high) = word.split_once('-').unwrap_or((word, word));
+            match (code(low), code(high)) {
+                (Some(low), Some(high)) if low <= high => Ok(low..=high),
+                _ => Err(format!("\"{word}\" is no range of status codes")),
+            }
+        }
+    }
+}
+
+fn duration(
+    fields: &mut Fields<'_, '_>,
+    key: &str,
+    leaf: &Leaf<String>,
+    default: Duration,
+) -> Option<Duration> {
+    let remedy = "give a duration from 100ms to 1h, as in \"1s\" or \"500ms\"";
+    let value = fields.optional(key, leaf, remedy, |text| {
+        let value = humantime::parse_duration(text).map_err(|e| format!("\"{text}\": {e}"))?;
+        // A time-out may be shorter than the shortest interval, but not nothing.
+        let shortest = if key == "timeout" { Duration::from_millis(1) } else { SHORTEST };
+        if (shortest..=LONGEST).contains(&value) { Ok(value) } else { Err(format!("is \"{text}\"")) }
+    });
+    value.map(|value| value.unwrap_or(default))
+}
