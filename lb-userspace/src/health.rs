@@ -1,1 +1,7 @@
-//! (in the making)
+//! Health: which backends answer, found by probing each of them in turn.
+//!
+//! [`state`] decides from outcomes whether a backend is up and [`schedule`] when to probe it
+//! next; both are pure. Nothing here acts on the verdict: the controller does.
+
+pub mod schedule;
+pub mod state;
