@@ -155,7 +155,11 @@ impl Weight {
 
     /// Takes a weight; `None` above [`Weight::MAX`].
     pub const fn new(weight: u16) -> Option<Self> {
-        if weight <= Self::MAX { Some(Self(weight)) } else { None }
+        if weight <= Self::MAX {
+            Some(Self(weight))
+        } else {
+            None
+        }
     }
 
     /// The plain number.
