@@ -165,11 +165,6 @@ impl Cusum {
         self.sum.onset
     }
 
-    /// Whether there is an alarm, or evidence of more than `level` nats for one.
-    pub fn suspects(&self, level: f64) -> bool {
-        self.sum.raised.is_some() || self.sum.level > level
-    }
-
     /// The backend's share of the flows since [`Cusum::onset`], the older ones fading out once the
     /// alarm is raised; `None` before the first flow.
     pub fn share(&self) -> Option<f64> {
@@ -237,7 +232,7 @@ mod tests {
             );
         }
         assert!(see(134, 10.0).raised().is_none());
-        assert!(!see(135, 10.0).suspects(0.0));
+        assert!(see(135, 10.0).share().is_none());
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! | 10 | 100 | 2× | geometric clumps of 8 | 80/129 |
 
 use super::*;
+use crate::stats::evenness::Severity;
 
 mod traffic;
 use traffic::{Clumps, Traffic};
