@@ -1,1 +1,13 @@
-//! (in the making)
+//! What the counters say: rates, shares, and whether the load is even.
+//!
+//! Pure code: time comes in as an argument, as the time since any fixed moment (a `Duration`), and
+//! nothing here reads a counter itself.
+//!
+//! - [`rate`] turns growing counters into increases, rates and observed shares.
+//! - [`evenness`] judges increases of new flows against the shares of the live table.
+//! - [`cusum`] and [`overdispersion`] are what that judgement is made of.
+
+pub mod cusum;
+pub mod evenness;
+pub mod overdispersion;
+pub mod rate;
