@@ -1,1 +1,184 @@
-//! (in the making)
+//! The one task that owns the state: events in, tables and status out.
+//!
+//! Probes, next hops, the clock and signals each become an event; the state answers whether the
+//! tables must change. The admin API only sees finished status values.
+
+mod evenness;
+mod load;
+mod state;
+mod status;
+
+use std::{
+    collections::BTreeSet,
+    future,
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime},
+};
+
+use log::{error, info, warn};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot, watch},
+    time::{MissedTickBehavior, interval, sleep_until},
+};
+
+use self::state::State;
+use crate::{
+    admin::server::{BindError, Server},
+    balance::{image::Full, maglev::TooFewSlots},
+    dataplane::kernel::{self, Kernel},
+    health::driver::Driver,
+    model::Config,
+    neighbours::watch::Watcher,
+};
+
+/// Reports that wait to be taken; each probed backend keeps one more.
+const REPORTS: usize = 4096;
+/// How often counters are read and the verdict is renewed: the tick of the detectors.
+const TICK: Duration = Duration::from_secs(1);
+/// How often the kernel's tables are compared with the intended ones.
+const VERIFY: Duration = Duration::from_secs(10);
+/// How long a start waits, beyond the slowest first probe, before it publishes what it knows.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why the controller could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The admin socket cannot be had.
+    #[error(transparent)]
+    Admin(#[from] BindError),
+    /// The kernel refused.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    /// More is configured than the tables hold.
+    #[error(transparent)]
+    Full(#[from] Full),
+    /// A ring is too small.
+    #[error("service {service}: {source}")]
+    Ring {
+        /// The service.
+        service: String,
+        /// Why.
+        #[source]
+        source: TooFewSlots,
+    },
+    /// The system refused.
+    #[error("{action}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What the controller is told about itself.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The version with its git revision.
+    pub version: String,
+    /// The configuration's file.
+    pub config_file: PathBuf,
+}
+
+/// The present, on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For durations.
+    pub instant: Instant,
+    /// For people.
+    pub unix_ms: u64,
+}
+
+impl Now {
+    #[expect(clippy::disallowed_methods, reason = "the controller's task is a driver")]
+    fn read() -> Self {
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let unix_ms = since_epoch.map_or(0, |time| time.as_millis() as u64);
+        Self { instant: Instant::now(), unix_ms }
+    }
+}
+
+/// Runs until SIGTERM or SIGINT, and leaves the kernel forwarding.
+///
+/// # Errors
+/// Where it cannot start. Once it runs, it goes on through everything it can.
+pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
+    let signals = |source| Error::Io { action: "wait for signals", source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
+    let server = Server::bind(&config.admin)?;
+    let kernel = Kernel::open(&config.data_plane)?;
+    let mut state = State::new(config, identity, kernel, Now::read())?;
+    let (reports_in, mut reports) = mpsc::channel(REPORTS);
+    let driver = Driver::spawn(&state.config().services, reports_in);
+    let (_watcher, mut hops) = Watcher::spawn(state.addresses());
+    info!(
+        "{} services with {} backends, {} of them probed; admin socket {}",
+        state.config().services.len(),
+        state.config().services.iter().map(|s| s.backends.len()).sum::<usize>(),
+        driver.backends(),
+        server.path().display()
+    );
+    let (status_in, status) = watch::channel(state.status(Now::read()));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let api = tokio::spawn(server.serve(status, async {
+        // Ends on the message as on the sender's end.
+        let _ = stopped.await;
+    }));
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut verify = interval(VERIFY);
+    verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let deadline = tokio::time::Instant::from_std(Now::read().instant) + state.first_round() + PATIENCE;
+    let mut hops_seen = false;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            report = reports.recv() => match report {
+                Some(report) => state.observe(&report),
+                // Without a probed backend there is nobody to report.
+                None => future::pending().await,
+            },
+            changed = hops.changed() => {
+                if changed.is_ok() {
+                    let latest = hops.borrow_and_update().clone();
+                    state.follow(&latest);
+                    hops_seen = true;
+                }
+            }
+            _ = tick.tick() => state.tick(Now::read()),
+            _ = verify.tick() => state.verify(Now::read()),
+            () = sleep_until(deadline), if !state.attached() => {
+                state.stop_waiting();
+                hops_seen = true;
+            }
+        }
+        if hops_seen && state.knows_enough() {
+            // A refused publication leaves the kernel with the tables before; try again with the
+            // next event.
+            if let Err(e) = state.publish(Now::read()) {
+                error!("tables not published, the kernel goes on with those before: {e}");
+            }
+            if !state.attached() {
+                state.attach()?;
+            }
+        }
+        status_in.send_replace(state.status(Now::read()));
+    }
+    info!("ending; the kernel goes on forwarding by generation {}", state.generation());
+    let _ = stop.send(());
+    match api.await {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => warn!("admin socket: {e}"),
+        Err(e) => warn!("admin socket: {e}"),
+    }
+    Ok(())
+}
+
+/// The addresses of all backends of a configuration.
+fn addresses(config: &Config) -> BTreeSet<std::net::IpAddr> {
+    config.services.iter().flat_map(|s| &s.backends).map(|b| b.address).collect()
+}

@@ -2,9 +2,14 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::Args;
 
-use super::{Answer, CONFIG_FILE};
+use super::{Answer, CONFIG_FILE, VERSION};
+use crate::{
+    config,
+    controller::{self, Identity},
+};
 
 /// Load the data plane, probe the backends and watch the load, until told to end
 ///
@@ -28,5 +33,16 @@ pub(super) struct Arguments {
 
 /// Runs the controller.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
-    anyhow::bail!("cannot run {}: not built yet", arguments.config.display())
+    let config = config::load(&arguments.config)?;
+    let identity = Identity {
+        version: VERSION.clone(),
+        config_file: std::path::absolute(&arguments.config)?,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(controller::run(config, identity))?;
+    Ok(Answer::Yes)
 }

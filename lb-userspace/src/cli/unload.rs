@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Answer, CONFIG_FILE};
+use super::{Answer, CONFIG_FILE, output};
+use crate::{config, dataplane::kernel};
 
 /// Stop forwarding and take everything of Evenkeel's out of the kernel
 ///
@@ -27,8 +28,20 @@ pub(super) struct Arguments {
 
 /// Removes the data plane.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
-    anyhow::bail!(
-        "cannot unload {}: not built yet",
-        arguments.config.display()
-    )
+    let pins = config::load(&arguments.config)?.data_plane.pins;
+    let pins = pins.as_path();
+    let text = match kernel::unload(pins)? {
+        None => format!("nothing is loaded: {} does not exist\n", pins.display()),
+        Some(unloaded) if unloaded.foreign.is_empty() => {
+            format!("removed {} with {} pins\n", pins.display(), unloaded.removed.len())
+        }
+        Some(unloaded) => format!(
+            "removed {} pins from {}; left what is not Evenkeel's: {}\n",
+            unloaded.removed.len(),
+            pins.display(),
+            unloaded.foreign.join(", ")
+        ),
+    };
+    output::print(&text)?;
+    Ok(Answer::Yes)
 }

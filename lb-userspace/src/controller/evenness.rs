@@ -1,0 +1,218 @@
+//! The three references of a service's evenness, brought together.
+
+use lb_common::layout::Slot;
+use log::{info, warn};
+
+use super::{Now, load::Load, state::ServiceState};
+use crate::{
+    admin::proto,
+    balance::image::{Image, Numbers, vips},
+    model::{Protocol, Service},
+    stats::evenness::{self, Deviation, Severity, Verdict},
+};
+
+/// When this controller began to look.
+#[derive(Clone, Copy)]
+pub(super) struct Start {
+    pub(super) at_ms: u64,
+}
+
+/// Compares live tables with the intended ones: slots that differ, and all differences in words.
+pub(super) fn drift(
+    services: &[Service],
+    numbers: &Numbers,
+    intended: &Image,
+    live: Option<&Image>,
+) -> (u64, Vec<String>) {
+    let Some(live) = live else {
+        return (0, vec!["the kernel has no tables".to_owned()]);
+    };
+    if intended == live {
+        return (0, Vec::new());
+    }
+    let mut slots = 0;
+    let mut words = Vec::new();
+    for service in services {
+        let ring = |image: &Image| {
+            numbers.service(&service.key).and_then(|n| image.ring_of(n).map(|r| r.to_vec()))
+        };
+        let drift = evenness::drift(
+            &ring(intended).unwrap_or_default(),
+            &ring(live).unwrap_or_default(),
+            Slot::owner,
+        );
+        if drift.is_none() {
+            continue;
+        }
+        slots += drift.differing as u64;
+        let name = |owner: u16| {
+            let of = |b: &&crate::model::Backend| {
+                numbers.endpoint(&service.key, b.address) == Some(owner)
+            };
+            let backend = service.backends.iter().find(of);
+            backend.map_or_else(|| format!("endpoint {owner}"), |b| b.name.to_string())
+        };
+        let owners: Vec<String> = drift
+            .owners
+            .iter()
+            .map(|c| format!("{} +{} −{}", name(c.owner), c.gained, c.lost))
+            .collect();
+        let which: Vec<String> = drift.first.iter().map(|d| d.slot.to_string()).collect();
+        words.push(format!(
+            "{}: {} slots differ ({}), first {}",
+            service.name,
+            drift.differing,
+            owners.join(", "),
+            which.join(", ")
+        ));
+    }
+    if intended.tables.header != live.tables.header {
+        words.push(format!(
+            "generation {} is live, {} is intended",
+            live.tables.header.generation, intended.tables.header.generation
+        ));
+    }
+    let differing = |own: &Image, other: &Image| {
+        vips(&own.tables).filter(|vip| vips(&other.tables).all(|o| o != *vip)).count()
+    };
+    let (missing, strange) = (differing(intended, live), differing(live, intended));
+    if missing + strange > 0 {
+        words.push(format!("{missing} VIP records are missing, {strange} are not intended"));
+    }
+    let endpoints =
+        intended.tables.endpoints.iter().zip(&live.tables.endpoints).filter(|(a, b)| a != b).count();
+    if endpoints > 0 {
+        words.push(format!("{endpoints} endpoint records differ"));
+    }
+    if words.is_empty() {
+        words.push("rings that no service names differ".to_owned());
+    }
+    (slots, words)
+}
+
+/// The verdict on a service.
+pub(super) fn judge(
+    service: &Service,
+    state: &ServiceState,
+    in_ring: &[bool],
+    drifted: Option<(u64, &str)>,
+    start: Start,
+) -> proto::Evenness {
+    let mut findings = Vec::new();
+    if let Some((at_ms, message)) = drifted {
+        findings.push(proto::Finding {
+            reference: "drift".to_owned(),
+            severity: Severity::Page.name().to_owned(),
+            backend: None,
+            ratio: None,
+            since_ms: at_ms,
+            message: message.to_owned(),
+        });
+    }
+    let finding = |reference: &str, severity: Severity, at: &Deviation, message: String| {
+        proto::Finding {
+            reference: reference.to_owned(),
+            severity: severity.name().to_owned(),
+            backend: Some(service.backends[at.backend].name.to_string()),
+            ratio: Some(at.ratio()).filter(|ratio| ratio.is_finite()),
+            since_ms: start.at_ms,
+            message,
+        }
+    };
+    let weights: Vec<u16> = service.backends.iter().map(|b| b.weight.number()).collect();
+    let effective: Vec<u16> =
+        weights.iter().zip(in_ring).map(|(&w, &usable)| if usable { w } else { 0 }).collect();
+    if in_ring.contains(&true) {
+        let slots = service.ring_slots.count();
+        for at in evenness::table_reference(&effective, &state.slots, slots) {
+            findings.push(finding(
+                "table",
+                Severity::Page,
+                &at,
+                format!(
+                    "{} owns {:.1} % of the slots, its weight asks for {:.1} %",
+                    service.backends[at.backend].name,
+                    100.0 * at.actual,
+                    100.0 * at.expected
+                ),
+            ));
+        }
+    }
+    let capacities: Option<Vec<u32>> =
+        service.backends.iter().map(|b| b.capacity.map(std::num::NonZero::get)).collect();
+    for at in evenness::config_reference(&weights, capacities.as_deref()) {
+        // Without a declaration equal capacity is only assumed: weights may well be meant.
+        let severity = match &capacities {
+            Some(_) => Severity::Warning,
+            None => Severity::Ticket,
+        };
+        let against = if capacities.is_some() { "its declared capacity" } else { "equal capacity" };
+        findings.push(finding(
+            "config",
+            severity,
+            &at,
+            format!(
+                "{} is weighted for {:.1} % of the load, {against} is {:.1} %",
+                service.backends[at.backend].name,
+                100.0 * at.actual,
+                100.0 * at.expected
+            ),
+        ));
+    }
+    let assessment = state.load.detector.assessment();
+    for skew in &assessment.skewed {
+        findings.push(proto::Finding {
+            reference: "flows".to_owned(),
+            severity: skew.severity.name().to_owned(),
+            backend: Some(service.backends[skew.backend].name.to_string()),
+            ratio: Some(skew.ratio()).filter(|ratio| ratio.is_finite()),
+            since_ms: state.load.zero_ms + skew.since.as_millis() as u64,
+            message: skew.describe(&service.backends[skew.backend].name, assessment.at),
+        });
+    }
+    let rank = |finding: &proto::Finding| match finding.severity.as_str() {
+        "page" => 0,
+        "warning" => 1,
+        _ => 2,
+    };
+    findings.sort_by_key(rank);
+    // A ticket about undeclared capacities is a remark, not a skew.
+    let skewed = findings.iter().find(|f| f.reference == "flows" || rank(f) < 2);
+    let (verdict, message) = match (skewed, assessment.verdict) {
+        (Some(worst), _) => (proto::Verdict::Skewed, worst.message.clone()),
+        (None, Verdict::CannotTell(_)) if service.key.protocol == Protocol::Udp => (
+            proto::Verdict::CannotTell,
+            "cannot tell: UDP has no connections to count".to_owned(),
+        ),
+        (None, Verdict::Even) => (proto::Verdict::Even, describe(service, &state.load)),
+        (None, _) => (proto::Verdict::CannotTell, describe(service, &state.load)),
+    };
+    proto::Evenness {
+        verdict,
+        message,
+        detectable_skew: assessment.detectable.map(|d| d.ratio),
+        detectable_within_s: assessment.detectable.map(|d| d.within.as_secs_f64()),
+        findings,
+    }
+}
+
+fn describe(service: &Service, load: &Load) -> String {
+    let names: Vec<&str> = service.backends.iter().map(|b| &*b.name).collect();
+    load.detector.assessment().describe(&names)
+}
+
+/// Logs the flows' verdict when it is another than the last one logged.
+pub(super) fn log_change(service: &Service, load: &mut Load, _: Now) {
+    if service.key.protocol == Protocol::Udp {
+        return;
+    }
+    let verdict = load.detector.assessment().verdict;
+    let kind = std::mem::discriminant(&verdict);
+    if load.logged.replace(kind) != Some(kind) {
+        let text = describe(service, load);
+        match verdict {
+            Verdict::Skewed => warn!("{}: {text}", service.name),
+            _ => info!("{}: {text}", service.name),
+        }
+    }
+}

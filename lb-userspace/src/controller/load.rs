@@ -1,0 +1,76 @@
+//! What a service's backends take: counters, rates, shares, and the detector over them.
+
+use std::time::Duration;
+
+use lb_common::layout::{EndpointCounters, ExitCounters};
+
+use crate::stats::{
+    evenness::{Detector, Settings, Verdict},
+    rate::{Meter, ShareWindow},
+};
+
+/// The time that observed shares cover.
+const WINDOW: Duration = Duration::from_mins(1);
+
+/// The load of one service.
+pub(super) struct Load {
+    pub(super) counters: Vec<EndpointCounters>,
+    pub(super) exits: ExitCounters,
+    pub(super) packets: Meter,
+    pub(super) bytes: Meter,
+    pub(super) flows: Meter,
+    pub(super) window: ShareWindow,
+    pub(super) detector: Detector,
+    settings: Settings,
+    /// The wall clock at the detector's zero, to date its findings.
+    pub(super) zero_ms: u64,
+    /// The verdict that was logged last.
+    pub(super) logged: Option<std::mem::Discriminant<Verdict>>,
+}
+
+impl Load {
+    pub(super) fn new(backends: usize, services: usize) -> Self {
+        let settings = Settings { services };
+        Self {
+            counters: vec![EndpointCounters::default(); backends],
+            exits: ExitCounters::default(),
+            packets: Meter::new(backends),
+            bytes: Meter::new(backends),
+            flows: Meter::new(backends),
+            window: ShareWindow::new(backends, WINDOW),
+            detector: Detector::new(&vec![0.0; backends], settings),
+            settings,
+            zero_ms: 0,
+            logged: None,
+        }
+    }
+
+    /// Begins anew with other shares of the slots.
+    pub(super) fn retarget(&mut self, slots: &[u32]) {
+        let shares: Vec<f64> = slots.iter().copied().map(f64::from).collect();
+        self.detector.retarget(&shares, self.settings);
+        self.window.clear();
+    }
+
+    /// Takes a reading of the kernel's counters.
+    pub(super) fn read(
+        &mut self,
+        now: Duration,
+        now_ms: u64,
+        counters: Vec<EndpointCounters>,
+        exits: ExitCounters,
+    ) {
+        let column = |of: fn(&EndpointCounters) -> u64| -> Vec<u64> {
+            counters.iter().map(of).collect()
+        };
+        self.packets.read(now, &column(|c| c.packets));
+        self.bytes.read(now, &column(|c| c.bytes));
+        if let Some(increase) = self.flows.read(now, &column(|c| c.new_flows)) {
+            self.window.push(increase);
+            self.detector.tick(now, increase.counts);
+        }
+        self.zero_ms = now_ms.saturating_sub(now.as_millis() as u64);
+        self.counters = counters;
+        self.exits = exits;
+    }
+}

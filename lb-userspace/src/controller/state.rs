@@ -1,0 +1,524 @@
+//! The state of the controller: what is configured, what is known, what is published.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use lb_common::{
+    flow,
+    layout::{self, mode},
+};
+use log::{debug, error, info, warn};
+
+use super::{Error, Identity, Now, addresses, evenness, load::Load, status};
+use crate::{
+    admin::proto,
+    balance::{
+        image::{Image, Numbers, ServicePlan, Way},
+        plan::Base,
+    },
+    dataplane::{
+        DataPlane as _,
+        kernel::{Attached, Kernel},
+    },
+    health::{
+        driver::Report,
+        state::{Machine, State as Health},
+    },
+    model::{Config, Service},
+    neighbours::{NextHop, NextHops, Unresolved},
+};
+
+/// A backend as the controller sees it.
+pub(super) struct BackendState {
+    /// Its health; `None` where it is not probed.
+    pub(super) machine: Option<Machine>,
+    /// Whether it was probed since the start.
+    pub(super) probed: bool,
+    pub(super) health_since_ms: u64,
+    pub(super) last_probe: Option<proto::Probe>,
+}
+
+impl BackendState {
+    fn is_healthy(&self) -> bool {
+        self.machine.as_ref().is_none_or(|machine| machine.state() == Health::Up)
+    }
+}
+
+/// A service as the controller sees it.
+pub(super) struct ServiceState {
+    base: Base,
+    pub(super) backends: Vec<BackendState>,
+    /// Slots of the published ring, by backend; all zero without one.
+    pub(super) slots: Vec<u32>,
+    pub(super) load: Load,
+}
+
+/// The last comparison of the kernel's tables with the intended ones.
+#[derive(Clone, Default)]
+pub(super) struct Verification {
+    pub(super) at_ms: u64,
+    pub(super) differing_slots: u64,
+    pub(super) differences: Vec<String>,
+}
+
+/// Everything that the controller knows.
+pub(super) struct State {
+    config: Config,
+    identity: Identity,
+    started: Now,
+    kernel: Kernel,
+    attached: Option<Vec<Attached>>,
+    numbers: Numbers,
+    services: Vec<ServiceState>,
+    /// The last known way to each backend: a next hop that falls silent keeps it, because its
+    /// health check is what decides.
+    ways: BTreeMap<IpAddr, Way>,
+    hops: Arc<NextHops>,
+    /// What packets follow.
+    image: Option<Image>,
+    published_at_ms: Option<u64>,
+    verification: Verification,
+    /// Whether a first probe of every backend is still waited for.
+    waiting: bool,
+    /// Whether anything happened since the last publication that may change the tables.
+    dirty: bool,
+    now: Now,
+}
+
+impl State {
+    /// Takes over what is live, if anything is.
+    pub(super) fn new(
+        config: Config,
+        identity: Identity,
+        mut kernel: Kernel,
+        now: Now,
+    ) -> Result<Self, Error> {
+        let image = kernel.live()?;
+        let mut numbers = image.as_ref().map(|live| Numbers::adopt(&live.tables)).unwrap_or_default();
+        let fresh = numbers.assign(&config.services)?;
+        kernel.reset(&fresh)?;
+        let ways = image.as_ref().map(adopt_ways).unwrap_or_default();
+        let mut services = Vec::with_capacity(config.services.len());
+        for service in &config.services {
+            let base = Base::new(service)
+                .map_err(|source| Error::Ring { service: service.name.to_string(), source })?;
+            let backends = service
+                .backends
+                .iter()
+                .map(|backend| BackendState {
+                    machine: service.health.as_ref().map(|check| {
+                        let live = image.as_ref();
+                        Machine::new(check, adopt_health(live, &numbers, service, backend.address))
+                    }),
+                    probed: false,
+                    health_since_ms: now.unix_ms,
+                    last_probe: None,
+                })
+                .collect();
+            services.push(ServiceState {
+                base,
+                backends,
+                slots: vec![0; service.backends.len()],
+                load: Load::new(service.backends.len(), config.services.len()),
+            });
+        }
+        if let Some(image) = &image {
+            info!("adopting generation {}", image.tables.header.generation);
+        }
+        let mut state = Self {
+            config,
+            identity,
+            started: now,
+            kernel,
+            attached: None,
+            numbers,
+            services,
+            ways,
+            hops: Arc::default(),
+            image,
+            published_at_ms: None,
+            verification: Verification { at_ms: now.unix_ms, ..Verification::default() },
+            waiting: true,
+            dirty: true,
+            now,
+        };
+        state.retarget();
+        Ok(state)
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(super) fn addresses(&self) -> BTreeSet<IpAddr> {
+        addresses(&self.config)
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.image.as_ref().map_or(0, |image| image.tables.header.generation)
+    }
+
+    pub(super) fn attached(&self) -> bool {
+        self.attached.is_some()
+    }
+
+    /// The longest that a first round of probes takes.
+    pub(super) fn first_round(&self) -> Duration {
+        let checks = self.config.services.iter().filter_map(|service| service.health.as_ref());
+        checks.map(|check| check.interval + check.timeout).max().unwrap_or_default()
+    }
+
+    /// Whether every backend has been probed, or waiting for that is over.
+    pub(super) fn knows_enough(&mut self) -> bool {
+        if self.waiting {
+            let mut checked =
+                self.services.iter().flat_map(|s| &s.backends).filter(|b| b.machine.is_some());
+            self.waiting = checked.any(|backend| !backend.probed);
+        }
+        !self.waiting
+    }
+
+    /// Goes on with what is known.
+    pub(super) fn stop_waiting(&mut self) {
+        warn!("starting without a first answer about every backend");
+        self.waiting = false;
+    }
+
+    /// Takes the outcome of a probe.
+    pub(super) fn observe(&mut self, report: &Report) {
+        let Some((service, backend)) = self.find(report) else {
+            return;
+        };
+        let name = format!("{}/{}", report.service, report.backend);
+        let state = &mut self.services[service].backends[backend];
+        state.probed = true;
+        let detail = report.outcome.to_string();
+        let verdict = report.outcome.verdict();
+        let behind = self.now.instant.saturating_duration_since(report.at);
+        let at_ms = self.now.unix_ms.saturating_sub(behind.as_millis() as u64);
+        state.last_probe = Some(proto::Probe {
+            at_ms,
+            passed: report.outcome.result.is_ok(),
+            took_ms: report.outcome.took.as_secs_f64() * 1000.0,
+            detail: detail.clone(),
+        });
+        let (Some(machine), Some(verdict)) = (&mut state.machine, verdict) else {
+            warn!("{name} could not be probed: {detail}");
+            return;
+        };
+        if let Some(transition) = machine.observe(report.at, verdict) {
+            state.health_since_ms = at_ms;
+            self.dirty = true;
+            match transition.to {
+                Health::Up => info!("{name} is up: {}, {detail}", transition.reason),
+                _ => warn!("{name} is down: {}, {detail}", transition.reason),
+            }
+        } else {
+            debug!("{name}: {detail}");
+        }
+    }
+
+    fn find(&self, report: &Report) -> Option<(usize, usize)> {
+        let service = self.config.services.iter().position(|s| s.name == report.service)?;
+        let backends = &self.config.services[service].backends;
+        Some((service, backends.iter().position(|b| b.name == report.backend)?))
+    }
+
+    /// Takes the latest next hops.
+    pub(super) fn follow(&mut self, hops: &Arc<NextHops>) {
+        for (address, hop) in &hops.hops {
+            let before = self.hops.hops.get(address);
+            match hop {
+                Ok(hop) => {
+                    let way = Way {
+                        interface: hop.interface,
+                        source: hop.source_mac,
+                        destination: hop.mac,
+                    };
+                    if self.ways.insert(*address, way) != Some(way) {
+                        info!(
+                            "{address} is reached by {} on {}",
+                            status::mac(hop.mac),
+                            hop.interface_name
+                        );
+                        self.dirty = true;
+                    }
+                }
+                Err(why) if before != Some(hop) => match why {
+                    Unresolved::Waiting { .. } => debug!("{why}"),
+                    _ => warn!("no way to {address}: {why}"),
+                },
+                Err(_) => {}
+            }
+        }
+        self.hops = Arc::clone(hops);
+    }
+
+    /// Publishes if the tables that follow from the present state are not those that packets
+    /// follow.
+    pub(super) fn publish(&mut self, now: Now) -> Result<(), Error> {
+        if !self.dirty {
+            return Ok(());
+        }
+        let next = self.plan();
+        if self.image.as_ref().is_some_and(|live| live.forwards_like(&next)) {
+            self.dirty = false;
+            return Ok(());
+        }
+        self.kernel.publish(&next)?;
+        self.dirty = false;
+        let serving: Vec<String> = self
+            .config
+            .services
+            .iter()
+            .zip(&self.services)
+            .map(|(service, state)| {
+                let usable = (0..state.backends.len())
+                    .filter(|&n| self.out_of_ring(service, state, n).is_none())
+                    .count();
+                format!("{} {usable}/{}", service.name, state.backends.len())
+            })
+            .collect();
+        info!("generation {} published: {}", next.tables.header.generation, serving.join(", "));
+        self.image = Some(next);
+        self.published_at_ms = Some(now.unix_ms);
+        self.retarget();
+        self.verify(now);
+        Ok(())
+    }
+
+    fn plan(&self) -> Image {
+        let plans: Vec<ServicePlan<'_>> = self
+            .config
+            .services
+            .iter()
+            .zip(&self.services)
+            .map(|(service, state)| {
+                let usable: Vec<bool> = (0..state.backends.len())
+                    .map(|n| self.out_of_ring(service, state, n).is_none())
+                    .collect();
+                let ways = service.backends.iter().map(|b| self.ways.get(&b.address).copied());
+                ServicePlan { service, owners: state.base.owners(&usable), ways: ways.collect() }
+            })
+            .collect();
+        Image::build(&plans, &self.numbers, self.config.data_plane.hash_seed, self.image.as_ref())
+    }
+
+    /// Why a backend is not in the ring; `None` where it is.
+    pub(super) fn out_of_ring(
+        &self,
+        service: &Service,
+        state: &ServiceState,
+        backend: usize,
+    ) -> Option<String> {
+        let (configured, seen) = (&service.backends[backend], &state.backends[backend]);
+        if configured.weight.number() == 0 {
+            Some("weight 0".to_owned())
+        } else if !seen.is_healthy() {
+            let detail = seen.last_probe.as_ref().map_or("not probed yet", |probe| &probe.detail);
+            Some(format!("down: {detail}"))
+        } else if !self.ways.contains_key(&configured.address) {
+            Some(match self.hops.hops.get(&configured.address) {
+                Some(Err(why)) => why.to_string(),
+                _ => "its next hop is being looked up".to_owned(),
+            })
+        } else {
+            None
+        }
+    }
+
+    /// Tells the detectors the shares of the live rings.
+    fn retarget(&mut self) {
+        for (service, state) in self.config.services.iter().zip(&mut self.services) {
+            let ring = self.numbers.service(&service.key).and_then(|number| {
+                self.image.as_ref()?.ring_of(number)
+            });
+            let mut owned: BTreeMap<u16, u32> = BTreeMap::new();
+            for slot in ring.into_iter().flat_map(|ring| ring.iter()) {
+                *owned.entry(slot.owner()).or_default() += 1;
+            }
+            let slots: Vec<u32> = service
+                .backends
+                .iter()
+                .map(|backend| {
+                    let number = self.numbers.endpoint(&service.key, backend.address);
+                    number.and_then(|number| owned.get(&number).copied()).unwrap_or(0)
+                })
+                .collect();
+            if slots != state.slots {
+                state.load.retarget(&slots);
+                state.slots = slots;
+            }
+        }
+    }
+
+    /// Attaches the program, once there is something to forward by.
+    pub(super) fn attach(&mut self) -> Result<(), Error> {
+        let attached = self.kernel.attach(&self.config.data_plane)?;
+        for interface in &attached {
+            let how = if interface.adopted { "took over" } else { "attached to" };
+            info!("{how} {} ({} XDP)", interface.name, self.config.data_plane.xdp_mode);
+        }
+        self.attached = Some(attached);
+        Ok(())
+    }
+
+    /// Reads the counters and renews the verdicts.
+    pub(super) fn tick(&mut self, now: Now) {
+        self.now = now;
+        let elapsed = now.instant.saturating_duration_since(self.started.instant);
+        for (service, state) in self.config.services.iter().zip(&mut self.services) {
+            let counters: Result<Vec<_>, _> = service
+                .backends
+                .iter()
+                .map(|backend| match self.numbers.endpoint(&service.key, backend.address) {
+                    Some(number) => self.kernel.endpoint(number),
+                    None => Ok(layout::EndpointCounters::default()),
+                })
+                .collect();
+            let exits = self
+                .numbers
+                .service(&service.key)
+                .map(|number| self.kernel.exits(u32::from(number) + 1))
+                .transpose();
+            match (counters, exits) {
+                (Ok(counters), Ok(exits)) => {
+                    state.load.read(elapsed, now.unix_ms, counters, exits.unwrap_or_default());
+                    evenness::log_change(service, &mut state.load, now);
+                }
+                (Err(e), _) | (_, Err(e)) => error!("{}: {e}", service.name),
+            }
+        }
+    }
+
+    /// Compares the kernel's tables with the intended ones.
+    pub(super) fn verify(&mut self, now: Now) {
+        let Some(intended) = &self.image else {
+            return;
+        };
+        let was = self.verification.differences.is_empty();
+        let (differing_slots, differences) = match self.kernel.live() {
+            Ok(live) => evenness::drift(&self.config.services, &self.numbers, intended, live.as_ref()),
+            Err(e) => (0, vec![format!("the tables could not be read back: {e}")]),
+        };
+        self.verification = Verification { at_ms: now.unix_ms, differing_slots, differences };
+        match (was, self.verification.differences.is_empty()) {
+            (true, false) => error!(
+                "the kernel's tables are not the intended ones: {}",
+                self.verification.differences.join("; ")
+            ),
+            (false, true) => info!("the kernel's tables are the intended ones again"),
+            _ => {}
+        }
+    }
+
+    /// Everything that `evenkeel status` shows.
+    pub(super) fn status(&mut self, now: Now) -> Arc<proto::Status> {
+        self.now = now;
+        let exits = self.kernel.exits(layout::HOST_EXITS).unwrap_or_default();
+        let services = self
+            .config
+            .services
+            .iter()
+            .zip(&self.services)
+            .map(|(service, state)| self.service_status(service, state))
+            .collect();
+        Arc::new(proto::Status {
+            version: self.identity.version.clone(),
+            pid: std::process::id(),
+            started_at_ms: self.started.unix_ms,
+            now_ms: now.unix_ms,
+            config_file: self.identity.config_file.display().to_string(),
+            generation: self.generation(),
+            published_at_ms: self.published_at_ms,
+            interfaces: self
+                .attached
+                .iter()
+                .flatten()
+                .map(|interface| proto::Interface {
+                    name: interface.name.clone(),
+                    index: interface.index,
+                    xdp_mode: self.config.data_plane.xdp_mode.to_string(),
+                })
+                .collect(),
+            tables: proto::Tables {
+                as_intended: self.verification.differences.is_empty(),
+                checked_at_ms: self.verification.at_ms,
+                differing_slots: self.verification.differing_slots,
+                differences: self.verification.differences.clone(),
+            },
+            exits: status::exits(&exits),
+            services,
+        })
+    }
+
+    fn service_status(&self, service: &Service, state: &ServiceState) -> proto::Service {
+        let number = self.numbers.service(&service.key);
+        let drifted = number.is_some() && self.verification.differing_slots > 0;
+        let backends: Vec<proto::Backend> = (0..service.backends.len())
+            .map(|n| {
+                let hop = self.hops.hops.get(&service.backends[n].address);
+                let hop: Option<&NextHop> = hop.and_then(|hop| hop.as_ref().ok());
+                status::backend(service, state, n, self.out_of_ring(service, state, n), hop)
+            })
+            .collect();
+        status::service(
+            service,
+            state,
+            backends,
+            drifted.then_some(&self.verification),
+            evenness::Start { at_ms: self.started.unix_ms },
+        )
+    }
+}
+
+/// The ways that live tables send packets by.
+fn adopt_ways(live: &Image) -> BTreeMap<IpAddr, Way> {
+    let endpoints = live.tables.endpoints.iter().filter(|e| e.mode != mode::UNRESOLVED);
+    endpoints
+        .map(|endpoint| {
+            let macs: [u8; 12] = bytemuck::cast(endpoint.macs);
+            let mut way =
+                Way { interface: endpoint.interface, source: [0; 6], destination: [0; 6] };
+            way.destination.copy_from_slice(&macs[..6]);
+            way.source.copy_from_slice(&macs[6..]);
+            (ip(endpoint.family, endpoint.address), way)
+        })
+        .collect()
+}
+
+fn ip(family: u8, address: flow::Address) -> IpAddr {
+    if family == flow::V4 {
+        IpAddr::from(address[3].to_ne_bytes())
+    } else {
+        IpAddr::from(bytemuck::cast::<_, [u8; 16]>(address))
+    }
+}
+
+/// A backend that is live stays so until its probes say otherwise; one that live tables left out
+/// stays out.
+fn adopt_health(
+    live: Option<&Image>,
+    numbers: &Numbers,
+    service: &Service,
+    backend: IpAddr,
+) -> Health {
+    let known = live.and_then(|live| {
+        let number = numbers.endpoint(&service.key, backend)?;
+        let record = live.tables.endpoints[usize::from(number)];
+        if record.family == 0 {
+            return None;
+        }
+        let ring = live.ring_of(numbers.service(&service.key)?)?;
+        Some(ring.iter().any(|slot| slot.owner() == number))
+    });
+    match known {
+        Some(true) => Health::Up,
+        Some(false) => Health::Down,
+        None => Health::Unknown,
+    }
+}

@@ -1,0 +1,103 @@
+//! The state as the admin API shows it.
+
+use std::collections::BTreeMap;
+
+use lb_common::{layout::ExitCounters, verdict::Reason};
+
+use super::{
+    evenness::{self, Start},
+    state::{ServiceState, Verification},
+};
+use crate::{
+    admin::proto,
+    health::state::State as Health,
+    model::{Service, ServicePort},
+    neighbours::NextHop,
+};
+
+/// The reasons that occurred, by name.
+pub(super) fn exits(counters: &ExitCounters) -> BTreeMap<String, u64> {
+    let counted = Reason::ALL.iter().map(|reason| (reason.name(), counters[*reason as usize]));
+    counted.filter(|(_, n)| *n > 0).map(|(name, n)| (name.to_owned(), n)).collect()
+}
+
+/// Writes a MAC address.
+pub(super) fn mac(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// A backend.
+pub(super) fn backend(
+    service: &Service,
+    state: &ServiceState,
+    n: usize,
+    out_of_ring: Option<String>,
+    hop: Option<&NextHop>,
+) -> proto::Backend {
+    let (configured, seen, load) = (&service.backends[n], &state.backends[n], &state.load);
+    let counters = load.counters[n];
+    let health = match seen.machine.as_ref().map(crate::health::state::Machine::state) {
+        None => "unchecked",
+        Some(Health::Unknown) => "unknown",
+        Some(Health::Up) => "up",
+        Some(Health::Down) => "down",
+    };
+    proto::Backend {
+        name: configured.name.to_string(),
+        address: configured.address,
+        weight: configured.weight.number(),
+        capacity: configured.capacity.map(std::num::NonZero::get),
+        health: health.to_owned(),
+        health_since_ms: seen.health_since_ms,
+        last_probe: seen.last_probe.clone(),
+        out_of_ring,
+        next_hop: hop.map(|hop| proto::NextHop {
+            interface: hop.interface_name.to_string(),
+            gateway: hop.gateway,
+            mac: mac(hop.mac),
+        }),
+        slots: state.slots[n],
+        intended_share: f64::from(state.slots[n]) / service.ring_slots.count() as f64,
+        observed_share: load.window.share(n),
+        observed_over_s: load.window.covered().as_secs_f64(),
+        packets: counters.packets,
+        bytes: counters.bytes,
+        new_flows: counters.new_flows,
+        packet_rate: load.packets.rate(n).unwrap_or(0.0),
+        byte_rate: load.bytes.rate(n).unwrap_or(0.0),
+        new_flow_rate: load.flows.rate(n).unwrap_or(0.0),
+    }
+}
+
+/// A service with its backends.
+pub(super) fn service(
+    service: &Service,
+    state: &ServiceState,
+    backends: Vec<proto::Backend>,
+    verification: Option<&Verification>,
+    start: Start,
+) -> proto::Service {
+    let in_ring: Vec<bool> = backends.iter().map(|b| b.out_of_ring.is_none()).collect();
+    let prefix = format!("{}: ", service.name);
+    let drifted = verification.and_then(|seen| {
+        let own = seen.differences.iter().find(|words| words.starts_with(&prefix))?;
+        Some((seen.at_ms, own.as_str()))
+    });
+    proto::Service {
+        name: service.name.to_string(),
+        key: service.key.to_string(),
+        vip: service.key.vip,
+        port: match service.key.port {
+            ServicePort::Any => None,
+            ServicePort::Exact(port) => Some(port.get()),
+        },
+        protocol: service.key.protocol.to_string(),
+        mode: service.mode.to_string(),
+        ring_slots: service.ring_slots.count() as u32,
+        on_empty: service.on_empty.to_string(),
+        serving: backends.iter().filter(|backend| backend.slots > 0).count(),
+        evenness: evenness::judge(service, state, &in_ring, drifted, start),
+        exits: exits(&state.load.exits),
+        backends,
+    }
+}
