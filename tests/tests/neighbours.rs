@@ -103,6 +103,8 @@ impl Net {
             peer0: Namespace::new("p0"),
             peer1: Namespace::new("p1"),
         };
+        net.lb
+            .shell("echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad");
         for (index, peer) in [&net.peer0, &net.peer1].into_iter().enumerate() {
             // Addresses of other subnets must not be taken from another interface's answer.
             peer.shell("echo 2 > /proc/sys/net/ipv4/conf/all/arp_ignore");
@@ -122,6 +124,19 @@ impl Net {
         net.peer0.ip("addr add 10.0.0.9/24 dev up0");
         net.peer0.ip("addr add fd00::9/64 dev up0 nodad");
         net.peer0.ip("addr add fd00::1/64 dev up0 nodad");
+        // An address that settles later would be announced, and lead the watcher to read all
+        // again just when a test wants to see whether it does so for another reason.
+        for interface in ["wan0", "wan1"] {
+            let begin = now();
+            let settled = format!("-6 addr show dev {interface} scope link -tentative");
+            while !net.lb.ip(&settled).contains("fe80:") {
+                assert!(
+                    begin.elapsed() < DEADLINE,
+                    "no link-local address on {interface}"
+                );
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
         net
     }
 }
@@ -420,6 +435,8 @@ fn a_changed_route_leads_to_another_interface_and_gateway() {
     net.lb.ip("route add 10.9.0.9/32 via 10.0.0.1");
     watched.hop("10.9.0.9", |hop| hop.gateway == Some(ip("10.0.0.1")));
     net.lb.ip("route add 10.9.0.9/32 via 10.0.1.1 table 100");
+    // That route's own announcement must not be what leads to the rule.
+    thread::sleep(Duration::from_millis(500));
     net.lb.ip("rule add to 10.9.0.9 table 100");
     watched.hop("10.9.0.9", |hop| hop.gateway == Some(ip("10.0.1.1")));
 }
@@ -427,6 +444,9 @@ fn a_changed_route_leads_to_another_interface_and_gateway() {
 #[test]
 fn an_interface_that_changes_is_followed() {
     let net = Net::new();
+    // The loss of its IPv6 addresses would be announced together with the interface's.
+    net.lb
+        .shell("echo 1 > /proc/sys/net/ipv6/conf/wan0/disable_ipv6");
     let watched = Watched::new(&net, ips(["10.0.0.9"]));
     watched.hop("10.0.0.9", |hop| hop.source_mac == OWN_0);
     net.lb.ip("link set wan0 address 02:00:00:00:00:77");
