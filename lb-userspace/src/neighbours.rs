@@ -30,7 +30,8 @@
 //! Of several equal paths, the one that the kernel picks for this destination is taken. Routes
 //! are looked up without mark, input interface or transport ports, so policy rules on these do
 //! not apply. The kernel sends no neighbour solicitation of its own from an interface without an
-//! IPv6 link-local address, so IPv6 next hops there stay unresolved. Changes that the kernel announces nowhere are found within [`watch::REFRESH`].
+//! IPv6 link-local address, so IPv6 next hops there stay unresolved. Changes that the kernel
+//! announces nowhere are found within [`watch::REFRESH`].
 
 pub mod table;
 pub mod watch;
