@@ -49,7 +49,11 @@ fn main() -> Result<()> {
         env::set_var("CARGO_TERM_QUIET", "true");
     }
     aya_build::build_ebpf(
-        [Package { name: "lb-ebpf", root_dir: "../lb-ebpf", ..Default::default() }],
+        [Package {
+            name: "lb-ebpf",
+            root_dir: "../lb-ebpf",
+            ..Default::default()
+        }],
         Toolchain::Custom(&toolchain),
     )
 }
@@ -84,7 +88,9 @@ fn has_core_source(rustc: &mut Command) -> bool {
         .filter(|output| output.status.success())
         .and_then(|output| String::from_utf8(output.stdout).ok())
         .is_some_and(|root| {
-            Path::new(root.trim()).join("lib/rustlib/src/rust/library/core").exists()
+            Path::new(root.trim())
+                .join("lib/rustlib/src/rust/library/core")
+                .exists()
         })
 }
 
@@ -94,7 +100,10 @@ fn path_with_linker() -> Result<std::ffi::OsString> {
     let paths: Vec<PathBuf> = std::iter::once(tools)
         .chain(env::split_paths(&env::var_os("PATH").unwrap_or_default()))
         .collect();
-    if !paths.iter().any(|folder| folder.join("bpf-linker").is_file()) {
+    if !paths
+        .iter()
+        .any(|folder| folder.join("bpf-linker").is_file())
+    {
         bail!(NO_LINKER);
     }
     Ok(env::join_paths(paths)?)
@@ -108,6 +117,15 @@ fn revision() {
         let text = String::from_utf8(output.stdout).ok()?;
         output.status.success().then(|| text.trim().to_owned())
     };
-    let revision = git(&["describe", "--always", "--dirty=+", "--abbrev=12", "--match="]);
-    println!("cargo:rustc-env=EVENKEEL_REVISION={}", revision.as_deref().unwrap_or("unknown"));
+    let revision = git(&[
+        "describe",
+        "--always",
+        "--dirty=+",
+        "--abbrev=12",
+        "--match=",
+    ]);
+    println!(
+        "cargo:rustc-env=EVENKEEL_REVISION={}",
+        revision.as_deref().unwrap_or("unknown")
+    );
 }

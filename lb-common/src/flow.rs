@@ -92,6 +92,16 @@ pub fn parse<P: Packet>(packet: &P) -> Result<Parsed, Reason> {
         udp::PROTOCOL => (udp::ports(packet, transport)?, 0),
         _ => return Err(Reason::NotTcpUdp),
     };
-    let flow = Flow { source, destination, ports, protocol, family };
-    Ok(Parsed { flow, transport, tcp_flags })
+    let flow = Flow {
+        source,
+        destination,
+        ports,
+        protocol,
+        family,
+    };
+    Ok(Parsed {
+        flow,
+        transport,
+        tcp_flags,
+    })
 }

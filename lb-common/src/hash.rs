@@ -55,7 +55,8 @@ pub fn vip(address: &Address, rest: u32, family: u8, keys: &VipKeys) -> u64 {
             .wrapping_add(product(address[1], keys[2]))
             .wrapping_add(product(address[2], keys[3]));
     }
-    sum.wrapping_add(product(address[3], keys[4])).wrapping_add(product(rest, keys[5]))
+    sum.wrapping_add(product(address[3], keys[4]))
+        .wrapping_add(product(rest, keys[5]))
 }
 
 #[inline(always)]
@@ -107,14 +108,20 @@ mod tests {
             count += 1.0;
         }
         let expected = count / 256.0;
-        let chi: f64 = bins.iter().map(|&n| (f64::from(n) - expected).powi(2) / expected).sum();
+        let chi: f64 = bins
+            .iter()
+            .map(|&n| (f64::from(n) - expected).powi(2) / expected)
+            .sum();
         (chi - 255.0) / (2.0f64 * 255.0).sqrt()
     }
 
     #[test]
     fn keys_never_change() {
         assert_eq!(keys::<2>(0), [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f5]);
-        assert_eq!(flow(&tcp(0xcb00_7109, 51_000), &keys(0)), 10_530_820_263_417_798_525);
+        assert_eq!(
+            flow(&tcp(0xcb00_7109, 51_000), &keys(0)),
+            10_530_820_263_417_798_525
+        );
     }
 
     #[test]
@@ -122,13 +129,22 @@ mod tests {
         for seed in 0..50 {
             let keys = keys(seed);
             let cases: [(&str, f64); 5] = [
-                ("ports", unevenness((1024..65_535).map(|p| tcp(0x0a00_0001, p)), &keys)),
+                (
+                    "ports",
+                    unevenness((1024..65_535).map(|p| tcp(0x0a00_0001, p)), &keys),
+                ),
                 (
                     "even ports",
                     unevenness((16_384..32_767).map(|p| tcp(0x0a00_0001, 2 * p)), &keys),
                 ),
-                ("hosts", unevenness((0..65_536).map(|a| tcp(0x0a00_0000 + a, 40_000)), &keys)),
-                ("subnets", unevenness((0..65_536).map(|a| tcp(a << 16, 40_000)), &keys)),
+                (
+                    "hosts",
+                    unevenness((0..65_536).map(|a| tcp(0x0a00_0000 + a, 40_000)), &keys),
+                ),
+                (
+                    "subnets",
+                    unevenness((0..65_536).map(|a| tcp(a << 16, 40_000)), &keys),
+                ),
                 (
                     "both",
                     unevenness(
@@ -138,7 +154,10 @@ mod tests {
                 ),
             ];
             for (name, z) in cases {
-                assert!(z < 6.0, "{name} with seed {seed}: {z} standard deviations too uneven");
+                assert!(
+                    z < 6.0,
+                    "{name} with seed {seed}: {z} standard deviations too uneven"
+                );
             }
         }
     }
@@ -158,7 +177,10 @@ mod tests {
                     family: V6,
                 };
                 let changed = [
-                    Flow { ports: base.ports ^ 1 << bit, ..base },
+                    Flow {
+                        ports: base.ports ^ 1 << bit,
+                        ..base
+                    },
                     Flow {
                         source: [
                             base.source[0],
@@ -168,7 +190,10 @@ mod tests {
                         ],
                         ..base
                     },
-                    Flow { source: [base.source[0] ^ 1 << bit, n, !n, base.source[3]], ..base },
+                    Flow {
+                        source: [base.source[0] ^ 1 << bit, n, !n, base.source[3]],
+                        ..base
+                    },
                 ];
                 for (flips, changed) in flips.iter_mut().zip(changed) {
                     let difference = (flow(&base, &keys) ^ flow(&changed, &keys)) >> 32;
@@ -177,7 +202,10 @@ mod tests {
             }
             for flips in flips {
                 let share = f64::from(flips) / f64::from(rounds * 16);
-                assert!((0.35..0.65).contains(&share), "bit {bit} flips {share} of the slot");
+                assert!(
+                    (0.35..0.65).contains(&share),
+                    "bit {bit} flips {share} of the slot"
+                );
             }
         }
     }

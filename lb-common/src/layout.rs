@@ -180,7 +180,10 @@ impl Header {
     #[inline(always)]
     pub fn places(&self, key: &VipKey) -> [usize; 2] {
         let hash = crate::hash::vip(&key.address, key.rest(), key.family, &self.vip_keys);
-        [(hash >> 32) as usize & (VIP_PLACES - 1), (hash >> 48) as usize & (VIP_PLACES - 1)]
+        [
+            (hash >> 32) as usize & (VIP_PLACES - 1),
+            (hash >> 48) as usize & (VIP_PLACES - 1),
+        ]
     }
 }
 

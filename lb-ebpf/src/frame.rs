@@ -14,7 +14,11 @@ pub(crate) struct Frame<'a> {
 impl<'a> Frame<'a> {
     #[inline(always)]
     pub(crate) fn new(ctx: &'a XdpContext) -> Self {
-        Self { ctx, start: ctx.data(), end: ctx.data_end() }
+        Self {
+            ctx,
+            start: ctx.data(),
+            end: ctx.data_end(),
+        }
     }
 
     /// The address of a value within the frame.
@@ -24,7 +28,11 @@ impl<'a> Frame<'a> {
     #[inline(always)]
     fn at<T>(&self, at: usize) -> Option<*mut T> {
         let pointer = self.start + at;
-        if pointer + size_of::<T>() > self.end { None } else { Some(pointer as *mut T) }
+        if pointer + size_of::<T>() > self.end {
+            None
+        } else {
+            Some(pointer as *mut T)
+        }
     }
 }
 
@@ -32,13 +40,15 @@ impl Packet for Frame<'_> {
     #[inline(always)]
     fn read<T: Pod>(&self, at: usize) -> Option<T> {
         // SAFETY: `at` has compared the whole value with the frame's end.
-        self.at::<T>(at).map(|pointer| unsafe { pointer.read_unaligned() })
+        self.at::<T>(at)
+            .map(|pointer| unsafe { pointer.read_unaligned() })
     }
 
     #[inline(always)]
     fn write<T: Pod>(&mut self, at: usize, value: T) -> Option<()> {
         // SAFETY: `at` has compared the whole value with the frame's end.
-        self.at::<T>(at).map(|pointer| unsafe { pointer.write_unaligned(value) })
+        self.at::<T>(at)
+            .map(|pointer| unsafe { pointer.write_unaligned(value) })
     }
 
     #[inline(always)]

@@ -41,7 +41,9 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn slot(&self, ring: u32, slot: u16) -> Option<Slot> {
-        RINGS.get_value(ring, &0).map(|ring| ring[usize::from(slot)])
+        RINGS
+            .get_value(ring, &0)
+            .map(|ring| ring[usize::from(slot)])
     }
 }
 

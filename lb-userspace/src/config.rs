@@ -39,8 +39,10 @@ pub enum LoadError {
 /// # Errors
 /// Where it cannot be read or is not valid.
 pub fn load(path: &Path) -> Result<Config, LoadError> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    let text = fs::read_to_string(path).map_err(|source| LoadError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
     parse(&path.display().to_string(), &text).map_err(LoadError::Findings)
 }
 
@@ -57,7 +59,12 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Findings> {
         Ok(raw) => raw,
         Err(error) => {
             let at = error.span().unwrap_or(0..0);
-            report.add(at, "", error.message(), "see docs/evenkeel.toml for the shape of the file");
+            report.add(
+                at,
+                "",
+                error.message(),
+                "see docs/evenkeel.toml for the shape of the file",
+            );
             return Err(report.into_findings());
         }
     };

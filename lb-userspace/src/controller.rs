@@ -92,11 +92,17 @@ pub struct Now {
 }
 
 impl Now {
-    #[expect(clippy::disallowed_methods, reason = "the controller's task is a driver")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the controller's task is a driver"
+    )]
     fn read() -> Self {
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let unix_ms = since_epoch.map_or(0, |time| time.as_millis() as u64);
-        Self { instant: Instant::now(), unix_ms }
+        Self {
+            instant: Instant::now(),
+            unix_ms,
+        }
     }
 }
 
@@ -105,7 +111,10 @@ impl Now {
 /// # Errors
 /// Where it cannot start. Once it runs, it goes on through everything it can.
 pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
-    let signals = |source| Error::Io { action: "wait for signals", source };
+    let signals = |source| Error::Io {
+        action: "wait for signals",
+        source,
+    };
     let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
     let server = Server::bind(&config.admin)?;
@@ -117,7 +126,12 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
     info!(
         "{} services with {} backends, {} of them probed; admin socket {}",
         state.config().services.len(),
-        state.config().services.iter().map(|s| s.backends.len()).sum::<usize>(),
+        state
+            .config()
+            .services
+            .iter()
+            .map(|s| s.backends.len())
+            .sum::<usize>(),
         driver.backends(),
         server.path().display()
     );
@@ -131,7 +145,8 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut verify = interval(VERIFY);
     verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let deadline = tokio::time::Instant::from_std(Now::read().instant) + state.first_round() + PATIENCE;
+    let deadline =
+        tokio::time::Instant::from_std(Now::read().instant) + state.first_round() + PATIENCE;
     let mut hops_seen = false;
     loop {
         tokio::select! {
@@ -168,7 +183,10 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
         }
         status_in.send_replace(state.status(Now::read()));
     }
-    info!("ending; the kernel goes on forwarding by generation {}", state.generation());
+    info!(
+        "ending; the kernel goes on forwarding by generation {}",
+        state.generation()
+    );
     let _ = stop.send(());
     match api.await {
         Ok(Ok(())) => {}
@@ -180,5 +198,10 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
 
 /// The addresses of all backends of a configuration.
 fn addresses(config: &Config) -> BTreeSet<std::net::IpAddr> {
-    config.services.iter().flat_map(|s| &s.backends).map(|b| b.address).collect()
+    config
+        .services
+        .iter()
+        .flat_map(|s| &s.backends)
+        .map(|b| b.address)
+        .collect()
 }

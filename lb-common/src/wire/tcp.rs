@@ -32,7 +32,10 @@ pub fn header<P: Packet>(packet: &P, at: usize) -> Result<Header, Reason> {
     }
     // The last word of the fixed header: the frame must hold all of it.
     let _: u32 = read(packet, at + 16)?;
-    Ok(Header { ports: read(packet, at)?, flags: offset_and_flags[1] })
+    Ok(Header {
+        ports: read(packet, at)?,
+        flags: offset_and_flags[1],
+    })
 }
 
 /// The sequence number of the header at an offset, as it lies in memory.

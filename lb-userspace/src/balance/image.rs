@@ -89,7 +89,10 @@ impl Numbers {
             .filter(|(_, endpoint)| endpoint.family != 0)
             .map(|(number, e)| ((e.service, e.family, e.address), number))
             .collect();
-        Self { services, endpoints }
+        Self {
+            services,
+            endpoints,
+        }
     }
 
     /// Gives a number to each service and each of its backends, and forgets the others.
@@ -107,7 +110,10 @@ impl Numbers {
             let key = vip_key(&service.key);
             let number = match self.services.get(&key) {
                 Some(&number) => number,
-                None => free.next().inspect(|&n| fresh.services.push(n)).ok_or(Full::Services)?,
+                None => free
+                    .next()
+                    .inspect(|&n| fresh.services.push(n))
+                    .ok_or(Full::Services)?,
             };
             next.services.insert(key, number);
         }
@@ -119,9 +125,10 @@ impl Numbers {
                 let key = (of, family, address);
                 let number = match self.endpoints.get(&key) {
                     Some(&number) => number,
-                    None => {
-                        free.next().inspect(|&n| fresh.endpoints.push(n)).ok_or(Full::Endpoints)?
-                    }
+                    None => free
+                        .next()
+                        .inspect(|&n| fresh.endpoints.push(n))
+                        .ok_or(Full::Endpoints)?,
                 };
                 next.endpoints.insert(key, number);
             }
@@ -138,7 +145,9 @@ impl Numbers {
     /// An endpoint's number, once assigned.
     pub fn endpoint(&self, key: &ServiceKey, backend: IpAddr) -> Option<u16> {
         let (address, family) = address(backend);
-        self.endpoints.get(&(self.service(key)?, family, address)).copied()
+        self.endpoints
+            .get(&(self.service(key)?, family, address))
+            .copied()
     }
 }
 
@@ -198,8 +207,10 @@ impl Image {
                 reserved: [0; 3],
             };
             if let Some(owners) = &plan.owners {
-                let slots: Arc<[Slot]> =
-                    owners.iter().map(|&owner| Slot::steady(ends[usize::from(owner)])).collect();
+                let slots: Arc<[Slot]> = owners
+                    .iter()
+                    .map(|&owner| Slot::steady(ends[usize::from(owner)]))
+                    .collect();
                 let (number, slots) = place(service, slots, live);
                 vip.state = state::SERVING;
                 vip.ring = number;
@@ -208,7 +219,8 @@ impl Image {
             places.push(vip);
         }
         tables.header.version = layout::VERSION;
-        tables.header.any_port_services = places.iter().filter(|vip| vip.key.port == 0).count() as u32;
+        tables.header.any_port_services =
+            places.iter().filter(|vip| vip.key.port == 0).count() as u32;
         tables.header.generation = live.map_or(0, |live| live.tables.header.generation) + 1;
         tables.header.flow_keys = hash::keys(hash_seed);
         super::vips::fill(&mut tables.header, &mut tables.vips, &places);
@@ -218,7 +230,10 @@ impl Image {
     /// Whether both forward alike: everything but the generation agrees.
     pub fn forwards_like(&self, other: &Self) -> bool {
         let (own, others) = (&self.tables, &other.tables);
-        let header = layout::Header { generation: others.header.generation, ..own.header };
+        let header = layout::Header {
+            generation: others.header.generation,
+            ..own.header
+        };
         header == others.header
             && own.vips == others.vips
             && own.endpoints == others.endpoints
@@ -247,7 +262,13 @@ fn place(service: u16, slots: Arc<[Slot]>, live: Option<&Image>) -> (u32, Arc<[S
 
 fn endpoint(service: u16, backend: IpAddr, how: Mode, way: Option<Way>) -> Endpoint {
     let (address, family) = address(backend);
-    let bare = Endpoint { service, family, address, mode: mode::UNRESOLVED, ..Endpoint::zeroed() };
+    let bare = Endpoint {
+        service,
+        family,
+        address,
+        mode: mode::UNRESOLVED,
+        ..Endpoint::zeroed()
+    };
     let Some(way) = way else {
         return bare;
     };
@@ -281,10 +302,18 @@ pub fn vip_key(key: &ServiceKey) -> VipKey {
         ServicePort::Any => 0,
         ServicePort::Exact(port) => port.get().to_be(),
     };
-    VipKey { address, port, protocol: key.protocol.number(), family }
+    VipKey {
+        address,
+        port,
+        protocol: key.protocol.number(),
+        family,
+    }
 }
 
-const _: () = assert!(2 * SERVICES <= layout::RINGS, "each service needs two ring numbers");
+const _: () = assert!(
+    2 * SERVICES <= layout::RINGS,
+    "each service needs two ring numbers"
+);
 
 #[cfg(test)]
 mod tests {}

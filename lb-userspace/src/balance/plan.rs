@@ -39,8 +39,16 @@ impl Base {
     /// # Panics
     /// Where `usable` has not one entry for each backend.
     pub fn owners(&self, usable: &[bool]) -> Option<Box<[u16]>> {
-        let fractions: Vec<Fraction> =
-            usable.iter().map(|&usable| if usable { Fraction::FULL } else { Fraction::NONE }).collect();
+        let fractions: Vec<Fraction> = usable
+            .iter()
+            .map(|&usable| {
+                if usable {
+                    Fraction::FULL
+                } else {
+                    Fraction::NONE
+                }
+            })
+            .collect();
         overlay::overlay(self.ring.as_deref()?, &self.members, &fractions)
     }
 }

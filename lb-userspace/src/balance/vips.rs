@@ -50,7 +50,12 @@ mod tests {
     fn as_many_vips_as_there_can_be_find_a_place() {
         let vips: Vec<Vip> = (0..SERVICES as u32)
             .map(|n| Vip {
-                key: VipKey { address: [0, 0, 0, n / 4], port: (n % 4) as u16, protocol: 6, family: 4 },
+                key: VipKey {
+                    address: [0, 0, 0, n / 4],
+                    port: (n % 4) as u16,
+                    protocol: 6,
+                    family: 4,
+                },
                 service: n as u16,
                 state: state::SERVING,
                 ..Vip::zeroed()
@@ -60,8 +65,16 @@ mod tests {
         let mut places = [Vip::zeroed(); VIP_PLACES];
         fill(&mut header, &mut places, &vips);
         for vip in &vips {
-            assert!(header.places(&vip.key).iter().any(|&place| places[place] == *vip));
+            assert!(
+                header
+                    .places(&vip.key)
+                    .iter()
+                    .any(|&place| places[place] == *vip)
+            );
         }
-        assert_eq!(places.iter().filter(|vip| vip.key.family != 0).count(), vips.len());
+        assert_eq!(
+            places.iter().filter(|vip| vip.key.family != 0).count(),
+            vips.len()
+        );
     }
 }

@@ -33,7 +33,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     let text = match kernel::unload(pins)? {
         None => format!("nothing is loaded: {} does not exist\n", pins.display()),
         Some(unloaded) if unloaded.foreign.is_empty() => {
-            format!("removed {} with {} pins\n", pins.display(), unloaded.removed.len())
+            format!(
+                "removed {} with {} pins\n",
+                pins.display(),
+                unloaded.removed.len()
+            )
         }
         Some(unloaded) => format!(
             "removed {} pins from {}; left what is not Evenkeel's: {}\n",

@@ -51,7 +51,11 @@ impl fmt::Display for Findings {
             writeln!(f, "{}\n", finding.rendered)?;
         }
         let (count, file) = (self.0.len(), self.0.first().map_or("", |first| &first.file));
-        write!(f, "{count} {} in {file}", if count == 1 { "error" } else { "errors" })
+        write!(
+            f,
+            "{count} {} in {file}",
+            if count == 1 { "error" } else { "errors" }
+        )
     }
 }
 
@@ -64,7 +68,11 @@ pub(super) struct Report<'t> {
 
 impl<'t> Report<'t> {
     pub(super) fn new(file: &'t str, text: &'t str) -> Self {
-        Self { file, text, findings: Vec::new() }
+        Self {
+            file,
+            text,
+            findings: Vec::new(),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -88,9 +96,11 @@ impl<'t> Report<'t> {
         // One line is enough to find the place: a whole table would bury it.
         let rest = self.text.get(at.start..at.end).unwrap_or_default();
         let end = at.start + rest.find('\n').unwrap_or(rest.len());
-        let snippet = Snippet::source(self.text)
-            .path(self.file)
-            .annotation(AnnotationKind::Primary.span(at.start..end).label(problem.as_str()));
+        let snippet = Snippet::source(self.text).path(self.file).annotation(
+            AnnotationKind::Primary
+                .span(at.start..end)
+                .label(problem.as_str()),
+        );
         let group = Level::ERROR
             .primary_title(title.as_str())
             .element(snippet)
@@ -116,13 +126,22 @@ impl<'t> Report<'t> {
     fn position(&self, at: usize) -> (usize, usize) {
         let before = self.text.get(..at).unwrap_or(self.text);
         let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
-        let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
+        let column = before
+            .rsplit('\n')
+            .next()
+            .map_or(0, |last| last.chars().count())
+            + 1;
         (line, column)
     }
 
     /// What was found, by place.
     pub(super) fn into_findings(mut self) -> Findings {
         self.findings.sort_by_key(|(at, _)| *at);
-        Findings(self.findings.into_iter().map(|(_, finding)| finding).collect())
+        Findings(
+            self.findings
+                .into_iter()
+                .map(|(_, finding)| finding)
+                .collect(),
+        )
     }
 }

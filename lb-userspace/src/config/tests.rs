@@ -25,7 +25,9 @@ fn the_annotated_example_says_what_it_says() {
     let config = parse("evenkeel.toml", EXAMPLE).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(config.services.len(), 2);
     let check = config.services[0].health.as_ref().unwrap();
-    let ProbeKind::Http(http) = &check.kind else { panic!("{check:?}") };
+    let ProbeKind::Http(http) = &check.kind else {
+        panic!("{check:?}")
+    };
     assert_eq!(http.status, [200..=299, 304..=304]);
     assert_eq!(config.services[0].backends[0].weight.number(), 2);
     assert_eq!(&*config.services[1].backends[0].name, "2001:db8:1::11");
@@ -34,8 +36,14 @@ fn the_annotated_example_says_what_it_says() {
 #[test]
 fn a_minimal_file_gets_the_defaults_that_the_example_names() {
     let config = parse("f.toml", MINIMAL).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(config.data_plane.pins.to_str(), Some("/sys/fs/bpf/evenkeel"));
-    assert_eq!(config.admin.socket.to_str(), Some("/run/evenkeel/evenkeel.sock"));
+    assert_eq!(
+        config.data_plane.pins.to_str(),
+        Some("/sys/fs/bpf/evenkeel")
+    );
+    assert_eq!(
+        config.admin.socket.to_str(),
+        Some("/run/evenkeel/evenkeel.sock")
+    );
     let service = &config.services[0];
     assert_eq!(service.ring_slots.count(), 65_536);
     assert!(matches!(service.key.port, ServicePort::Exact(port) if port.get() == 80));
@@ -62,48 +70,294 @@ fn the_schema_in_the_documentation_is_the_types() {
 fn each_mistake_is_named_at_its_place() {
     let health = |lines: &str| format!("port = 80\n[services.health]\n{lines}\n");
     let cases: Vec<(&str, String, usize, &str, &str)> = vec![
-        ("interfaces = [\"eth0\"]", "interfaces = []".into(), 2, "data_plane.interfaces", "empty"),
-        ("interfaces = [\"eth0\"]", "interfaces = 3".into(), 2, "data_plane.interfaces", "invalid type"),
-        ("[\"eth0\"]", "[\"a\", \"a\"]".into(), 2, "data_plane.interfaces", "twice"),
-        ("[\"eth0\"]", "[\"eth0\"]\nxdp_mode = \"fast\"".into(), 3, "data_plane.xdp_mode", "fast"),
-        ("[\"eth0\"]", "[\"eth0\"]\npins = \"here\"".into(), 3, "data_plane.pins", "absolute"),
-        ("[\"eth0\"]", "[\"eth0\"]\nhash_seed = -1".into(), 3, "data_plane.hash_seed", "-1"),
-        ("[\"eth0\"]", "[\"eth0\"]\ninterface = 1".into(), 3, "data_plane.interface", "unknown key"),
-        ("[data_plane]", "[admin]\ngroup = \"\"\n[data_plane]".into(), 2, "admin.group", "empty"),
-        ("name = \"web\"", String::new(), 3, "services[0].name", "missing"),
+        (
+            "interfaces = [\"eth0\"]",
+            "interfaces = []".into(),
+            2,
+            "data_plane.interfaces",
+            "empty",
+        ),
+        (
+            "interfaces = [\"eth0\"]",
+            "interfaces = 3".into(),
+            2,
+            "data_plane.interfaces",
+            "invalid type",
+        ),
+        (
+            "[\"eth0\"]",
+            "[\"a\", \"a\"]".into(),
+            2,
+            "data_plane.interfaces",
+            "twice",
+        ),
+        (
+            "[\"eth0\"]",
+            "[\"eth0\"]\nxdp_mode = \"fast\"".into(),
+            3,
+            "data_plane.xdp_mode",
+            "fast",
+        ),
+        (
+            "[\"eth0\"]",
+            "[\"eth0\"]\npins = \"here\"".into(),
+            3,
+            "data_plane.pins",
+            "absolute",
+        ),
+        (
+            "[\"eth0\"]",
+            "[\"eth0\"]\nhash_seed = -1".into(),
+            3,
+            "data_plane.hash_seed",
+            "-1",
+        ),
+        (
+            "[\"eth0\"]",
+            "[\"eth0\"]\ninterface = 1".into(),
+            3,
+            "data_plane.interface",
+            "unknown key",
+        ),
+        (
+            "[data_plane]",
+            "[admin]\ngroup = \"\"\n[data_plane]".into(),
+            2,
+            "admin.group",
+            "empty",
+        ),
+        (
+            "name = \"web\"",
+            String::new(),
+            3,
+            "services[0].name",
+            "missing",
+        ),
         ("\"web\"", "\"Web!\"".into(), 4, "services[0].name", "Web!"),
-        ("198.51.100.10", "198.51.100".into(), 5, "services[0].vip", "not an IP address"),
-        ("198.51.100.10", "224.0.0.1".into(), 5, "services[0].vip", "multicast"),
-        ("198.51.100.10", "::ffff:10.0.0.1".into(), 5, "services[0].vip", "disguise"),
-        ("198.51.100.10", "10.0.0.11".into(), 7, "services[0].backends[0].address", "is the VIP"),
-        ("port = 80", "port = 0".into(), 6, "services[0].port", "is 0"),
-        ("port = 80", "port = \"all\"".into(), 6, "services[0].port", "all"),
-        ("port = 80", "port = 80\nprotocol = \"sctp\"".into(), 7, "services[0].protocol", "sctp"),
-        ("port = 80", "port = 80\nmode = \"nat\"".into(), 7, "services[0].mode", "nat"),
-        ("port = 80", "port = 80\nring_slots = 100".into(), 7, "services[0].ring_slots", "is 100"),
-        ("port = 80", "port = 80\non_empty = \"burn\"".into(), 7, "services[0].on_empty", "burn"),
-        ("port = 80", health(""), 7, "services[0].health.type", "missing"),
-        ("port = 80", health("type = \"icmp\""), 8, "services[0].health.type", "icmp"),
-        ("port = 80", health("type = \"tcp\"\nport = 70000"), 9, "services[0].health.port", "70000"),
-        ("port = 80", health("type = \"tcp\"\ninterval = \"1\""), 9, "services[0].health.interval", "1"),
-        ("port = 80", health("type = \"tcp\"\ninterval = \"1ms\""), 9, "services[0].health.interval", "1ms"),
-        ("port = 80", health("type = \"tcp\"\ntimeout = \"1s\""), 9, "services[0].health.timeout", "not shorter"),
-        ("port = 80", health("type = \"tcp\"\nrise = 0"), 9, "services[0].health.rise", "is 0"),
-        ("port = 80", health("type = \"tcp\"\nfall = \"3\""), 9, "services[0].health.fall", "invalid type"),
-        ("port = 80", health("type = \"tcp\"\npath = \"/\""), 9, "services[0].health.path", "asks nothing"),
-        ("port = 80", health("type = \"http\"\npath = \"x\""), 9, "services[0].health.path", "x"),
-        ("port = 80", health("type = \"http\"\nhost = \"\""), 9, "services[0].health.host", "\"\""),
-        ("port = 80", health("type = \"http\"\nstatus = [99]"), 9, "services[0].health.status", "99"),
-        ("port = 80", health("type = \"http\"\nstatus = [\"3-2\"]"), 9, "services[0].health.status", "3-2"),
-        ("port = 80", health("type = \"http\"\nbody = \"\""), 9, "services[0].health.body", "empty"),
-        ("port = 80", "port = \"any\"\n[services.health]\ntype = \"tcp\"".into(), 7, "services[0].health.port", "missing"),
-        ("10.0.0.11", "127.0.0.1".into(), 8, "services[0].backends[0].address", "loopback"),
-        ("address = ", "wieght = 1\naddress = ".into(), 8, "services[0].backends[0].wieght", "unknown key"),
-        ("address = ", "weight = -1\naddress = ".into(), 8, "services[0].backends[0].weight", "is -1"),
-        ("address = ", "weight = 0\naddress = ".into(), 3, "services[0].backends", "every weight is 0"),
-        ("address = ", "capacity = 0\naddress = ".into(), 8, "services[0].backends[0].capacity", "is 0"),
-        ("address = \"10.0.0.11\"", String::new(), 7, "services[0].backends[0].address", "missing"),
-        ("[[services.backends]]\naddress = \"10.0.0.11\"", String::new(), 3, "services[0].backends", "none"),
+        (
+            "198.51.100.10",
+            "198.51.100".into(),
+            5,
+            "services[0].vip",
+            "not an IP address",
+        ),
+        (
+            "198.51.100.10",
+            "224.0.0.1".into(),
+            5,
+            "services[0].vip",
+            "multicast",
+        ),
+        (
+            "198.51.100.10",
+            "::ffff:10.0.0.1".into(),
+            5,
+            "services[0].vip",
+            "disguise",
+        ),
+        (
+            "198.51.100.10",
+            "10.0.0.11".into(),
+            7,
+            "services[0].backends[0].address",
+            "is the VIP",
+        ),
+        (
+            "port = 80",
+            "port = 0".into(),
+            6,
+            "services[0].port",
+            "is 0",
+        ),
+        (
+            "port = 80",
+            "port = \"all\"".into(),
+            6,
+            "services[0].port",
+            "all",
+        ),
+        (
+            "port = 80",
+            "port = 80\nprotocol = \"sctp\"".into(),
+            7,
+            "services[0].protocol",
+            "sctp",
+        ),
+        (
+            "port = 80",
+            "port = 80\nmode = \"nat\"".into(),
+            7,
+            "services[0].mode",
+            "nat",
+        ),
+        (
+            "port = 80",
+            "port = 80\nring_slots = 100".into(),
+            7,
+            "services[0].ring_slots",
+            "is 100",
+        ),
+        (
+            "port = 80",
+            "port = 80\non_empty = \"burn\"".into(),
+            7,
+            "services[0].on_empty",
+            "burn",
+        ),
+        (
+            "port = 80",
+            health(""),
+            7,
+            "services[0].health.type",
+            "missing",
+        ),
+        (
+            "port = 80",
+            health("type = \"icmp\""),
+            8,
+            "services[0].health.type",
+            "icmp",
+        ),
+        (
+            "port = 80",
+            health("type = \"tcp\"\nport = 70000"),
+            9,
+            "services[0].health.port",
+            "70000",
+        ),
+        (
+            "port = 80",
+            health("type = \"tcp\"\ninterval = \"1\""),
+            9,
+            "services[0].health.interval",
+            "1",
+        ),
+        (
+            "port = 80",
+            health("type = \"tcp\"\ninterval = \"1ms\""),
+            9,
+            "services[0].health.interval",
+            "1ms",
+        ),
+        (
+            "port = 80",
+            health("type = \"tcp\"\ntimeout = \"1s\""),
+            9,
+            "services[0].health.timeout",
+            "not shorter",
+        ),
+        (
+            "port = 80",
+            health("type = \"tcp\"\nrise = 0"),
+            9,
+            "services[0].health.rise",
+            "is 0",
+        ),
+        (
+            "port = 80",
+            health("type = \"tcp\"\nfall = \"3\""),
+            9,
+            "services[0].health.fall",
+            "invalid type",
+        ),
+        (
+            "port = 80",
+            health("type = \"tcp\"\npath = \"/\""),
+            9,
+            "services[0].health.path",
+            "asks nothing",
+        ),
+        (
+            "port = 80",
+            health("type = \"http\"\npath = \"x\""),
+            9,
+            "services[0].health.path",
+            "x",
+        ),
+        (
+            "port = 80",
+            health("type = \"http\"\nhost = \"\""),
+            9,
+            "services[0].health.host",
+            "\"\"",
+        ),
+        (
+            "port = 80",
+            health("type = \"http\"\nstatus = [99]"),
+            9,
+            "services[0].health.status",
+            "99",
+        ),
+        (
+            "port = 80",
+            health("type = \"http\"\nstatus = [\"3-2\"]"),
+            9,
+            "services[0].health.status",
+            "3-2",
+        ),
+        (
+            "port = 80",
+            health("type = \"http\"\nbody = \"\""),
+            9,
+            "services[0].health.body",
+            "empty",
+        ),
+        (
+            "port = 80",
+            "port = \"any\"\n[services.health]\ntype = \"tcp\"".into(),
+            7,
+            "services[0].health.port",
+            "missing",
+        ),
+        (
+            "10.0.0.11",
+            "127.0.0.1".into(),
+            8,
+            "services[0].backends[0].address",
+            "loopback",
+        ),
+        (
+            "address = ",
+            "wieght = 1\naddress = ".into(),
+            8,
+            "services[0].backends[0].wieght",
+            "unknown key",
+        ),
+        (
+            "address = ",
+            "weight = -1\naddress = ".into(),
+            8,
+            "services[0].backends[0].weight",
+            "is -1",
+        ),
+        (
+            "address = ",
+            "weight = 0\naddress = ".into(),
+            3,
+            "services[0].backends",
+            "every weight is 0",
+        ),
+        (
+            "address = ",
+            "capacity = 0\naddress = ".into(),
+            8,
+            "services[0].backends[0].capacity",
+            "is 0",
+        ),
+        (
+            "address = \"10.0.0.11\"",
+            String::new(),
+            7,
+            "services[0].backends[0].address",
+            "missing",
+        ),
+        (
+            "[[services.backends]]\naddress = \"10.0.0.11\"",
+            String::new(),
+            3,
+            "services[0].backends",
+            "none",
+        ),
         ("port = 80", "port = = 80".into(), 6, "", ""),
     ];
     for (from, to, line, field, part) in cases {
@@ -111,7 +365,11 @@ fn each_mistake_is_named_at_its_place() {
         assert_ne!(text, MINIMAL, "{from} is not in the file");
         let found = findings(&text);
         assert_eq!(found.len(), 1, "{to}: {found:#?}");
-        assert_eq!((found[0].line, found[0].field.as_str()), (line, field), "{to}: {found:#?}");
+        assert_eq!(
+            (found[0].line, found[0].field.as_str()),
+            (line, field),
+            "{to}: {found:#?}"
+        );
         assert!(found[0].problem.contains(part), "{to}: {found:#?}");
         assert!(!found[0].remedy.is_empty(), "{to}: {found:#?}");
     }
@@ -126,8 +384,16 @@ fn what_stands_twice_names_its_first_place() {
     let service = MINIMAL.split_once("[[services]]").unwrap().1;
     let found = findings(&format!("{MINIMAL}[[services]]{service}"));
     let problems: Vec<_> = found.iter().map(|f| f.problem.as_str()).collect();
-    assert!(problems.iter().any(|p| p.contains("web stands in line 4")), "{problems:?}");
-    assert!(problems.iter().any(|p| p.contains("taken by the service in line 3")), "{problems:?}");
+    assert!(
+        problems.iter().any(|p| p.contains("web stands in line 4")),
+        "{problems:?}"
+    );
+    assert!(
+        problems
+            .iter()
+            .any(|p| p.contains("taken by the service in line 3")),
+        "{problems:?}"
+    );
 }
 
 #[test]
@@ -143,7 +409,9 @@ fn all_mistakes_are_found_at_once_and_shown_with_their_lines() {
         .replace("[\"eth0\"]", "[]")
         .replace("port = 80", "port = 0\ncolour = \"red\"")
         .replace("10.0.0.11", "nowhere");
-    let Err(found) = parse("f.toml", &text) else { panic!("taken for valid") };
+    let Err(found) = parse("f.toml", &text) else {
+        panic!("taken for valid")
+    };
     let fields: Vec<_> = found.iter().map(|f| f.field.as_str()).collect();
     assert_eq!(
         fields,
@@ -155,7 +423,13 @@ fn all_mistakes_are_found_at_once_and_shown_with_their_lines() {
         ]
     );
     let shown = found.to_string();
-    for part in ["f.toml:2:14", "port = 0", "^", "give 1 to 65535", "4 errors in f.toml"] {
+    for part in [
+        "f.toml:2:14",
+        "port = 0",
+        "^",
+        "give 1 to 65535",
+        "4 errors in f.toml",
+    ] {
         assert!(shown.contains(part), "{part} is not in:\n{shown}");
     }
 }
@@ -163,7 +437,10 @@ fn all_mistakes_are_found_at_once_and_shown_with_their_lines() {
 #[test]
 fn a_misspelt_key_is_set_right() {
     let found = findings(&MINIMAL.replace("address =", "adress ="));
-    assert!(found.iter().any(|f| f.remedy == "did you mean 'address'?"), "{found:#?}");
+    assert!(
+        found.iter().any(|f| f.remedy == "did you mean 'address'?"),
+        "{found:#?}"
+    );
 }
 
 proptest::proptest! {

@@ -75,7 +75,9 @@ fn field(steps: &[String]) -> String {
 
 fn place(table: &DeTable<'_>, steps: &[String]) -> Option<Range<usize>> {
     let (first, rest) = steps.split_first()?;
-    let (key, value) = table.iter().find(|(key, _)| key.get_ref() == first.as_str())?;
+    let (key, value) = table
+        .iter()
+        .find(|(key, _)| key.get_ref() == first.as_str())?;
     match (value.get_ref(), rest) {
         (_, []) => Some(key.span()),
         (DeValue::Table(inner), _) => place(inner, rest),

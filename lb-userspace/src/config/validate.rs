@@ -36,13 +36,23 @@ pub(super) fn config(raw: &raw::Config, report: &mut Report<'_>) -> Option<Confi
     let data_plane = match &raw.data_plane {
         Some(table) => data_plane(table, report),
         None => {
-            report.add(0..0, "data_plane", "is missing", "add [data_plane] with interfaces = [\"…\"]");
+            report.add(
+                0..0,
+                "data_plane",
+                "is missing",
+                "add [data_plane] with interfaces = [\"…\"]",
+            );
             None
         }
     };
     let admin = admin(raw.admin.as_ref(), report);
     if raw.services.is_empty() {
-        report.add(0..0, "services", "there is none", "add at least one [[services]]");
+        report.add(
+            0..0,
+            "services",
+            "there is none",
+            "add at least one [[services]]",
+        );
     }
     if raw.services.len() > SERVICES {
         let at = raw.services[SERVICES].0.span();
@@ -53,7 +63,11 @@ pub(super) fn config(raw: &raw::Config, report: &mut Report<'_>) -> Option<Confi
             format!("give at most {SERVICES}, or spread them over several hosts"),
         );
     }
-    let backends: usize = raw.services.iter().map(|s| s.0.get_ref().backends.len()).sum();
+    let backends: usize = raw
+        .services
+        .iter()
+        .map(|s| s.0.get_ref().backends.len())
+        .sum();
     if backends > BACKENDS {
         report.add(
             0..0,
@@ -70,7 +84,11 @@ pub(super) fn config(raw: &raw::Config, report: &mut Report<'_>) -> Option<Confi
         .map(|(index, table)| service(table, &format!("services[{index}]"), &mut seen, report))
         .collect();
     seen.vips_as_backends(report);
-    Some(Config { data_plane: data_plane?, admin: admin?, services: services.into_iter().collect::<Option<_>>()? })
+    Some(Config {
+        data_plane: data_plane?,
+        admin: admin?,
+        services: services.into_iter().collect::<Option<_>>()?,
+    })
 }
 
 fn data_plane(table: &Table<raw::DataPlane>, report: &mut Report<'_>) -> Option<DataPlaneConfig> {
@@ -113,10 +131,22 @@ fn admin(table: Option<&Table<raw::Admin>>, report: &mut Report<'_>) -> Option<A
     let mut fields = Fields::new("admin", at, report);
     // The kernel's limit (sun_path), less the suffix of the lock beside the socket.
     let socket = fields.path("socket", &raw.socket, "/run/evenkeel/evenkeel.sock", 102);
-    let group = fields.optional("group", &raw.group, "name a group, as in \"adm\"", |group| {
-        if group.is_empty() { Err("is empty".to_owned()) } else { Ok(group.clone()) }
-    });
-    Some(AdminConfig { socket: socket?, group: group? })
+    let group = fields.optional(
+        "group",
+        &raw.group,
+        "name a group, as in \"adm\"",
+        |group| {
+            if group.is_empty() {
+                Err("is empty".to_owned())
+            } else {
+                Ok(group.clone())
+            }
+        },
+    );
+    Some(AdminConfig {
+        socket: socket?,
+        group: group?,
+    })
 }
 
 /// What must not stand in a file twice, with its first place.
@@ -156,18 +186,26 @@ fn service(
     let mut fields = Fields::new(path, at.clone(), report);
     let name = fields.required("name", &raw.name, NAME, |text| name(text, "._-"));
     let name = name.filter(|name| fields.unique("name", &raw.name, name, &mut seen.names));
-    let vip = fields.required("vip", &raw.vip, "give one address, as in \"198.51.100.10\"", |text| {
-        unicast(text)
-    });
-    let port = fields.required("port", &raw.port, "give 1 to 65535, or \"any\"", |port| match port {
-        NumberOr::Number(number) => u16::try_from(*number)
-            .ok()
-            .and_then(NonZeroU16::new)
-            .map(ServicePort::Exact)
-            .ok_or_else(|| format!("is {number}")),
-        NumberOr::Word(word, _) if word == "any" => Ok(ServicePort::Any),
-        NumberOr::Word(word, _) => Err(format!("is \"{word}\"")),
-    });
+    let vip = fields.required(
+        "vip",
+        &raw.vip,
+        "give one address, as in \"198.51.100.10\"",
+        |text| unicast(text),
+    );
+    let port = fields.required(
+        "port",
+        &raw.port,
+        "give 1 to 65535, or \"any\"",
+        |port| match port {
+            NumberOr::Number(number) => u16::try_from(*number)
+                .ok()
+                .and_then(NonZeroU16::new)
+                .map(ServicePort::Exact)
+                .ok_or_else(|| format!("is {number}")),
+            NumberOr::Word(word, _) if word == "any" => Ok(ServicePort::Any),
+            NumberOr::Word(word, _) => Err(format!("is \"{word}\"")),
+        },
+    );
     let protocol = fields.word(
         "protocol",
         &raw.protocol,
@@ -175,7 +213,11 @@ fn service(
         &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)],
     );
     let mode = fields.word("mode", &raw.mode, Mode::Dsr, &[("dsr", Mode::Dsr)]);
-    let sizes = format!("give a power of two from {} to {}", RingSlots::MIN, RingSlots::MAX);
+    let sizes = format!(
+        "give a power of two from {} to {}",
+        RingSlots::MIN,
+        RingSlots::MAX
+    );
     let ring_slots = fields.optional("ring_slots", &raw.ring_slots, &sizes, |slots| {
         u32::try_from(*slots)
             .ok()
@@ -190,7 +232,11 @@ fn service(
     );
     if let (Some(vip), Some(port), Some(protocol)) = (vip, port, protocol) {
         seen.vips.entry(vip).or_insert_with(|| at.clone());
-        let key = ServiceKey { vip, port, protocol };
+        let key = ServiceKey {
+            vip,
+            port,
+            protocol,
+        };
         if let Some(first) = seen.keys.insert(key, at.clone()) {
             let line = report.line(&first);
             report.add(
@@ -202,7 +248,9 @@ fn service(
         }
     }
     let health = match &raw.health {
-        Some(table) => health::check(table, &format!("{path}.health"), port, protocol, report).map(Some),
+        Some(table) => {
+            health::check(table, &format!("{path}.health"), port, protocol, report).map(Some)
+        }
         None => Some(None),
     };
     let backends = backends(raw, path, at.clone(), seen, report);
@@ -211,13 +259,21 @@ fn service(
         report.add(
             at,
             &format!("{path}.ring_slots"),
-            format!("{} slots for {} backends", ring_slots.count(), raw.backends.len()),
+            format!(
+                "{} slots for {} backends",
+                ring_slots.count(),
+                raw.backends.len()
+            ),
             "give at least one slot for each backend; a hundred make their shares exact",
         );
     }
     Some(Service {
         name: name?,
-        key: ServiceKey { vip: vip?, port: port?, protocol: protocol? },
+        key: ServiceKey {
+            vip: vip?,
+            port: port?,
+            protocol: protocol?,
+        },
         mode: mode?,
         ring_slots,
         on_empty: on_empty?,
@@ -235,7 +291,12 @@ fn backends(
 ) -> Option<Vec<Backend>> {
     let field = format!("{path}.backends");
     if raw.backends.is_empty() {
-        report.add(at, &field, "there is none", "add at least one [[services.backends]]");
+        report.add(
+            at,
+            &field,
+            "there is none",
+            "add at least one [[services.backends]]",
+        );
         return None;
     }
     let mut names = BTreeMap::new();
@@ -263,12 +324,18 @@ fn backends(
             "give at least one backend a weight of 1 or more",
         );
     }
-    let declared = backends.iter().filter(|backend| backend.capacity.is_some()).count();
+    let declared = backends
+        .iter()
+        .filter(|backend| backend.capacity.is_some())
+        .count();
     if declared != 0 && declared != backends.len() {
         report.add(
             at,
             &field,
-            format!("{declared} of {} backends declare a capacity", backends.len()),
+            format!(
+                "{declared} of {} backends declare a capacity",
+                backends.len()
+            ),
             "declare it for all of them or for none: they are compared with each other",
         );
     }
@@ -290,9 +357,8 @@ fn backend(
         "give one address, as in \"10.0.0.11\"",
         |text| unicast(text),
     );
-    let address = address.filter(|address| {
-        fields.unique("address", &raw.address, &address.to_string(), addresses)
-    });
+    let address = address
+        .filter(|address| fields.unique("address", &raw.address, &address.to_string(), addresses));
     let name = fields.optional("name", &raw.name, NAME, |text| name(text, "._-:"));
     let name = match (name, address) {
         (Some(Some(name)), _) => Some(name),
@@ -316,7 +382,12 @@ fn backend(
             .ok_or_else(|| format!("is {number}"))
     });
     let weight = weight.and_then(|weight| Weight::new(u16::try_from(weight).ok()?));
-    Some(Backend { name: name?, address: address?, weight: weight?, capacity: capacity? })
+    Some(Backend {
+        name: name?,
+        address: address?,
+        weight: weight?,
+        capacity: capacity?,
+    })
 }
 
 fn name(text: &str, others: &str) -> Result<Arc<str>, String> {
@@ -324,12 +395,18 @@ fn name(text: &str, others: &str) -> Result<Arc<str>, String> {
     let fits = (1..=63).contains(&text.len())
         && text.starts_with(plain)
         && text.chars().all(|c| plain(c) || others.contains(c));
-    if fits { Ok(text.into()) } else { Err(format!("is \"{text}\"")) }
+    if fits {
+        Ok(text.into())
+    } else {
+        Err(format!("is \"{text}\""))
+    }
 }
 
 /// An address that a packet can be sent to.
 fn unicast(text: &str) -> Result<IpAddr, String> {
-    let address: IpAddr = text.parse().map_err(|_| format!("\"{text}\" is not an IP address"))?;
+    let address: IpAddr = text
+        .parse()
+        .map_err(|_| format!("\"{text}\" is not an IP address"))?;
     let kind = match address {
         _ if address.is_unspecified() => "the unspecified address",
         _ if address.is_multicast() => "a multicast address",

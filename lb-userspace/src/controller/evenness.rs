@@ -34,7 +34,9 @@ pub(super) fn drift(
     let mut words = Vec::new();
     for service in services {
         let ring = |image: &Image| {
-            numbers.service(&service.key).and_then(|n| image.ring_of(n).map(|r| r.to_vec()))
+            numbers
+                .service(&service.key)
+                .and_then(|n| image.ring_of(n).map(|r| r.to_vec()))
         };
         let drift = evenness::drift(
             &ring(intended).unwrap_or_default(),
@@ -73,14 +75,23 @@ pub(super) fn drift(
         ));
     }
     let differing = |own: &Image, other: &Image| {
-        vips(&own.tables).filter(|vip| vips(&other.tables).all(|o| o != *vip)).count()
+        vips(&own.tables)
+            .filter(|vip| vips(&other.tables).all(|o| o != *vip))
+            .count()
     };
     let (missing, strange) = (differing(intended, live), differing(live, intended));
     if missing + strange > 0 {
-        words.push(format!("{missing} VIP records are missing, {strange} are not intended"));
+        words.push(format!(
+            "{missing} VIP records are missing, {strange} are not intended"
+        ));
     }
-    let endpoints =
-        intended.tables.endpoints.iter().zip(&live.tables.endpoints).filter(|(a, b)| a != b).count();
+    let endpoints = intended
+        .tables
+        .endpoints
+        .iter()
+        .zip(&live.tables.endpoints)
+        .filter(|(a, b)| a != b)
+        .count();
     if endpoints > 0 {
         words.push(format!("{endpoints} endpoint records differ"));
     }
@@ -109,19 +120,21 @@ pub(super) fn judge(
             message: message.to_owned(),
         });
     }
-    let finding = |reference: &str, severity: Severity, at: &Deviation, message: String| {
-        proto::Finding {
+    let finding =
+        |reference: &str, severity: Severity, at: &Deviation, message: String| proto::Finding {
             reference: reference.to_owned(),
             severity: severity.name().to_owned(),
             backend: Some(service.backends[at.backend].name.to_string()),
             ratio: Some(at.ratio()).filter(|ratio| ratio.is_finite()),
             since_ms: start.at_ms,
             message,
-        }
-    };
+        };
     let weights: Vec<u16> = service.backends.iter().map(|b| b.weight.number()).collect();
-    let effective: Vec<u16> =
-        weights.iter().zip(in_ring).map(|(&w, &usable)| if usable { w } else { 0 }).collect();
+    let effective: Vec<u16> = weights
+        .iter()
+        .zip(in_ring)
+        .map(|(&w, &usable)| if usable { w } else { 0 })
+        .collect();
     if in_ring.contains(&true) {
         let slots = service.ring_slots.count();
         for at in evenness::table_reference(&effective, &state.slots, slots) {
@@ -138,15 +151,22 @@ pub(super) fn judge(
             ));
         }
     }
-    let capacities: Option<Vec<u32>> =
-        service.backends.iter().map(|b| b.capacity.map(std::num::NonZero::get)).collect();
+    let capacities: Option<Vec<u32>> = service
+        .backends
+        .iter()
+        .map(|b| b.capacity.map(std::num::NonZero::get))
+        .collect();
     for at in evenness::config_reference(&weights, capacities.as_deref()) {
         // Without a declaration equal capacity is only assumed: weights may well be meant.
         let severity = match &capacities {
             Some(_) => Severity::Warning,
             None => Severity::Ticket,
         };
-        let against = if capacities.is_some() { "its declared capacity" } else { "equal capacity" };
+        let against = if capacities.is_some() {
+            "its declared capacity"
+        } else {
+            "equal capacity"
+        };
         findings.push(finding(
             "config",
             severity,
@@ -177,7 +197,9 @@ pub(super) fn judge(
     };
     findings.sort_by_key(rank);
     // A ticket about undeclared capacities is a remark, not a skew.
-    let skewed = findings.iter().find(|f| f.reference == "flows" || rank(f) < 2);
+    let skewed = findings
+        .iter()
+        .find(|f| f.reference == "flows" || rank(f) < 2);
     let (verdict, message) = match (skewed, assessment.verdict) {
         (Some(worst), _) => (proto::Verdict::Skewed, worst.message.clone()),
         (None, Verdict::CannotTell(_)) if service.key.protocol == Protocol::Udp => (

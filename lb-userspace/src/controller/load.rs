@@ -60,9 +60,8 @@ impl Load {
         counters: Vec<EndpointCounters>,
         exits: ExitCounters,
     ) {
-        let column = |of: fn(&EndpointCounters) -> u64| -> Vec<u64> {
-            counters.iter().map(of).collect()
-        };
+        let column =
+            |of: fn(&EndpointCounters) -> u64| -> Vec<u64> { counters.iter().map(of).collect() };
         self.packets.read(now, &column(|c| c.packets));
         self.bytes.read(now, &column(|c| c.bytes));
         if let Some(increase) = self.flows.read(now, &column(|c| c.new_flows)) {

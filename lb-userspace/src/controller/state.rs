@@ -44,7 +44,9 @@ pub(super) struct BackendState {
 
 impl BackendState {
     fn is_healthy(&self) -> bool {
-        self.machine.as_ref().is_none_or(|machine| machine.state() == Health::Up)
+        self.machine
+            .as_ref()
+            .is_none_or(|machine| machine.state() == Health::Up)
     }
 }
 
@@ -98,21 +100,29 @@ impl State {
         now: Now,
     ) -> Result<Self, Error> {
         let image = kernel.live()?;
-        let mut numbers = image.as_ref().map(|live| Numbers::adopt(&live.tables)).unwrap_or_default();
+        let mut numbers = image
+            .as_ref()
+            .map(|live| Numbers::adopt(&live.tables))
+            .unwrap_or_default();
         let fresh = numbers.assign(&config.services)?;
         kernel.reset(&fresh)?;
         let ways = image.as_ref().map(adopt_ways).unwrap_or_default();
         let mut services = Vec::with_capacity(config.services.len());
         for service in &config.services {
-            let base = Base::new(service)
-                .map_err(|source| Error::Ring { service: service.name.to_string(), source })?;
+            let base = Base::new(service).map_err(|source| Error::Ring {
+                service: service.name.to_string(),
+                source,
+            })?;
             let backends = service
                 .backends
                 .iter()
                 .map(|backend| BackendState {
                     machine: service.health.as_ref().map(|check| {
                         let live = image.as_ref();
-                        Machine::new(check, adopt_health(live, &numbers, service, backend.address))
+                        Machine::new(
+                            check,
+                            adopt_health(live, &numbers, service, backend.address),
+                        )
                     }),
                     probed: false,
                     health_since_ms: now.unix_ms,
@@ -141,7 +151,10 @@ impl State {
             hops: Arc::default(),
             image,
             published_at_ms: None,
-            verification: Verification { at_ms: now.unix_ms, ..Verification::default() },
+            verification: Verification {
+                at_ms: now.unix_ms,
+                ..Verification::default()
+            },
             waiting: true,
             dirty: true,
             now,
@@ -159,7 +172,9 @@ impl State {
     }
 
     pub(super) fn generation(&self) -> u64 {
-        self.image.as_ref().map_or(0, |image| image.tables.header.generation)
+        self.image
+            .as_ref()
+            .map_or(0, |image| image.tables.header.generation)
     }
 
     pub(super) fn attached(&self) -> bool {
@@ -168,15 +183,25 @@ impl State {
 
     /// The longest that a first round of probes takes.
     pub(super) fn first_round(&self) -> Duration {
-        let checks = self.config.services.iter().filter_map(|service| service.health.as_ref());
-        checks.map(|check| check.interval + check.timeout).max().unwrap_or_default()
+        let checks = self
+            .config
+            .services
+            .iter()
+            .filter_map(|service| service.health.as_ref());
+        checks
+            .map(|check| check.interval + check.timeout)
+            .max()
+            .unwrap_or_default()
     }
 
     /// Whether every backend has been probed, or waiting for that is over.
     pub(super) fn knows_enough(&mut self) -> bool {
         if self.waiting {
-            let mut checked =
-                self.services.iter().flat_map(|s| &s.backends).filter(|b| b.machine.is_some());
+            let mut checked = self
+                .services
+                .iter()
+                .flat_map(|s| &s.backends)
+                .filter(|b| b.machine.is_some());
             self.waiting = checked.any(|backend| !backend.probed);
         }
         !self.waiting
@@ -223,9 +248,16 @@ impl State {
     }
 
     fn find(&self, report: &Report) -> Option<(usize, usize)> {
-        let service = self.config.services.iter().position(|s| s.name == report.service)?;
+        let service = self
+            .config
+            .services
+            .iter()
+            .position(|s| s.name == report.service)?;
         let backends = &self.config.services[service].backends;
-        Some((service, backends.iter().position(|b| b.name == report.backend)?))
+        Some((
+            service,
+            backends.iter().position(|b| b.name == report.backend)?,
+        ))
     }
 
     /// Takes the latest next hops.
@@ -265,7 +297,11 @@ impl State {
             return Ok(());
         }
         let next = self.plan();
-        if self.image.as_ref().is_some_and(|live| live.forwards_like(&next)) {
+        if self
+            .image
+            .as_ref()
+            .is_some_and(|live| live.forwards_like(&next))
+        {
             self.dirty = false;
             return Ok(());
         }
@@ -283,7 +319,11 @@ impl State {
                 format!("{} {usable}/{}", service.name, state.backends.len())
             })
             .collect();
-        info!("generation {} published: {}", next.tables.header.generation, serving.join(", "));
+        info!(
+            "generation {} published: {}",
+            next.tables.header.generation,
+            serving.join(", ")
+        );
         self.image = Some(next);
         self.published_at_ms = Some(now.unix_ms);
         self.retarget();
@@ -301,11 +341,23 @@ impl State {
                 let usable: Vec<bool> = (0..state.backends.len())
                     .map(|n| self.out_of_ring(service, state, n).is_none())
                     .collect();
-                let ways = service.backends.iter().map(|b| self.ways.get(&b.address).copied());
-                ServicePlan { service, owners: state.base.owners(&usable), ways: ways.collect() }
+                let ways = service
+                    .backends
+                    .iter()
+                    .map(|b| self.ways.get(&b.address).copied());
+                ServicePlan {
+                    service,
+                    owners: state.base.owners(&usable),
+                    ways: ways.collect(),
+                }
             })
             .collect();
-        Image::build(&plans, &self.numbers, self.config.data_plane.hash_seed, self.image.as_ref())
+        Image::build(
+            &plans,
+            &self.numbers,
+            self.config.data_plane.hash_seed,
+            self.image.as_ref(),
+        )
     }
 
     /// Why a backend is not in the ring; `None` where it is.
@@ -319,7 +371,10 @@ impl State {
         if configured.weight.number() == 0 {
             Some("weight 0".to_owned())
         } else if !seen.is_healthy() {
-            let detail = seen.last_probe.as_ref().map_or("not probed yet", |probe| &probe.detail);
+            let detail = seen
+                .last_probe
+                .as_ref()
+                .map_or("not probed yet", |probe| &probe.detail);
             Some(format!("down: {detail}"))
         } else if !self.ways.contains_key(&configured.address) {
             Some(match self.hops.hops.get(&configured.address) {
@@ -334,9 +389,10 @@ impl State {
     /// Tells the detectors the shares of the live rings.
     fn retarget(&mut self) {
         for (service, state) in self.config.services.iter().zip(&mut self.services) {
-            let ring = self.numbers.service(&service.key).and_then(|number| {
-                self.image.as_ref()?.ring_of(number)
-            });
+            let ring = self
+                .numbers
+                .service(&service.key)
+                .and_then(|number| self.image.as_ref()?.ring_of(number));
             let mut owned: BTreeMap<u16, u32> = BTreeMap::new();
             for slot in ring.into_iter().flat_map(|ring| ring.iter()) {
                 *owned.entry(slot.owner()).or_default() += 1;
@@ -346,7 +402,9 @@ impl State {
                 .iter()
                 .map(|backend| {
                     let number = self.numbers.endpoint(&service.key, backend.address);
-                    number.and_then(|number| owned.get(&number).copied()).unwrap_or(0)
+                    number
+                        .and_then(|number| owned.get(&number).copied())
+                        .unwrap_or(0)
                 })
                 .collect();
             if slots != state.slots {
@@ -360,8 +418,15 @@ impl State {
     pub(super) fn attach(&mut self) -> Result<(), Error> {
         let attached = self.kernel.attach(&self.config.data_plane)?;
         for interface in &attached {
-            let how = if interface.adopted { "took over" } else { "attached to" };
-            info!("{how} {} ({} XDP)", interface.name, self.config.data_plane.xdp_mode);
+            let how = if interface.adopted {
+                "took over"
+            } else {
+                "attached to"
+            };
+            info!(
+                "{how} {} ({} XDP)",
+                interface.name, self.config.data_plane.xdp_mode
+            );
         }
         self.attached = Some(attached);
         Ok(())
@@ -375,10 +440,12 @@ impl State {
             let counters: Result<Vec<_>, _> = service
                 .backends
                 .iter()
-                .map(|backend| match self.numbers.endpoint(&service.key, backend.address) {
-                    Some(number) => self.kernel.endpoint(number),
-                    None => Ok(layout::EndpointCounters::default()),
-                })
+                .map(
+                    |backend| match self.numbers.endpoint(&service.key, backend.address) {
+                        Some(number) => self.kernel.endpoint(number),
+                        None => Ok(layout::EndpointCounters::default()),
+                    },
+                )
                 .collect();
             let exits = self
                 .numbers
@@ -387,7 +454,9 @@ impl State {
                 .transpose();
             match (counters, exits) {
                 (Ok(counters), Ok(exits)) => {
-                    state.load.read(elapsed, now.unix_ms, counters, exits.unwrap_or_default());
+                    state
+                        .load
+                        .read(elapsed, now.unix_ms, counters, exits.unwrap_or_default());
                     evenness::log_change(service, &mut state.load, now);
                 }
                 (Err(e), _) | (_, Err(e)) => error!("{}: {e}", service.name),
@@ -402,10 +471,19 @@ impl State {
         };
         let was = self.verification.differences.is_empty();
         let (differing_slots, differences) = match self.kernel.live() {
-            Ok(live) => evenness::drift(&self.config.services, &self.numbers, intended, live.as_ref()),
+            Ok(live) => evenness::drift(
+                &self.config.services,
+                &self.numbers,
+                intended,
+                live.as_ref(),
+            ),
             Err(e) => (0, vec![format!("the tables could not be read back: {e}")]),
         };
-        self.verification = Verification { at_ms: now.unix_ms, differing_slots, differences };
+        self.verification = Verification {
+            at_ms: now.unix_ms,
+            differing_slots,
+            differences,
+        };
         match (was, self.verification.differences.is_empty()) {
             (true, false) => error!(
                 "the kernel's tables are not the intended ones: {}",
@@ -471,19 +549,28 @@ impl State {
             state,
             backends,
             drifted.then_some(&self.verification),
-            evenness::Start { at_ms: self.started.unix_ms },
+            evenness::Start {
+                at_ms: self.started.unix_ms,
+            },
         )
     }
 }
 
 /// The ways that live tables send packets by.
 fn adopt_ways(live: &Image) -> BTreeMap<IpAddr, Way> {
-    let endpoints = live.tables.endpoints.iter().filter(|e| e.mode != mode::UNRESOLVED);
+    let endpoints = live
+        .tables
+        .endpoints
+        .iter()
+        .filter(|e| e.mode != mode::UNRESOLVED);
     endpoints
         .map(|endpoint| {
             let macs: [u8; 12] = bytemuck::cast(endpoint.macs);
-            let mut way =
-                Way { interface: endpoint.interface, source: [0; 6], destination: [0; 6] };
+            let mut way = Way {
+                interface: endpoint.interface,
+                source: [0; 6],
+                destination: [0; 6],
+            };
             way.destination.copy_from_slice(&macs[..6]);
             way.source.copy_from_slice(&macs[6..]);
             (ip(endpoint.family, endpoint.address), way)

@@ -17,8 +17,13 @@ use crate::{
 
 /// The reasons that occurred, by name.
 pub(super) fn exits(counters: &ExitCounters) -> BTreeMap<String, u64> {
-    let counted = Reason::ALL.iter().map(|reason| (reason.name(), counters[*reason as usize]));
-    counted.filter(|(_, n)| *n > 0).map(|(name, n)| (name.to_owned(), n)).collect()
+    let counted = Reason::ALL
+        .iter()
+        .map(|reason| (reason.name(), counters[*reason as usize]));
+    counted
+        .filter(|(_, n)| *n > 0)
+        .map(|(name, n)| (name.to_owned(), n))
+        .collect()
 }
 
 /// Writes a MAC address.
@@ -36,7 +41,11 @@ pub(super) fn backend(
 ) -> proto::Backend {
     let (configured, seen, load) = (&service.backends[n], &state.backends[n], &state.load);
     let counters = load.counters[n];
-    let health = match seen.machine.as_ref().map(crate::health::state::Machine::state) {
+    let health = match seen
+        .machine
+        .as_ref()
+        .map(crate::health::state::Machine::state)
+    {
         None => "unchecked",
         Some(Health::Unknown) => "unknown",
         Some(Health::Up) => "up",
@@ -80,7 +89,10 @@ pub(super) fn service(
     let in_ring: Vec<bool> = backends.iter().map(|b| b.out_of_ring.is_none()).collect();
     let prefix = format!("{}: ", service.name);
     let drifted = verification.and_then(|seen| {
-        let own = seen.differences.iter().find(|words| words.starts_with(&prefix))?;
+        let own = seen
+            .differences
+            .iter()
+            .find(|words| words.starts_with(&prefix))?;
         Some((seen.at_ms, own.as_str()))
     });
     proto::Service {

@@ -135,8 +135,18 @@ const ARRAY_OF_MAPS: u32 = 12;
 const MAPS: [Shape; 5] = [
     ("TABLES", ARRAY_OF_MAPS, 4, 1),
     ("RINGS", ARRAY_OF_MAPS, 4, layout::RINGS),
-    ("ENDPOINTS", PER_CPU_ARRAY, size_of::<EndpointCounters>(), layout::ENDPOINTS),
-    ("EXITS", PER_CPU_ARRAY, size_of::<ExitCounters>(), layout::EXIT_ROWS),
+    (
+        "ENDPOINTS",
+        PER_CPU_ARRAY,
+        size_of::<EndpointCounters>(),
+        layout::ENDPOINTS,
+    ),
+    (
+        "EXITS",
+        PER_CPU_ARRAY,
+        size_of::<ExitCounters>(),
+        layout::EXIT_ROWS,
+    ),
     ("SYNS", PER_CPU_ARRAY, size_of::<layout::RecentSyns>(), 1),
 ];
 
@@ -182,7 +192,8 @@ impl Kernel {
         let mut kernel = Self {
             tables: open_pin(&pins, "TABLES", ArrayOfMaps::try_from)?,
             rings: open_pin(&pins, "RINGS", ArrayOfMaps::try_from)?,
-            outer_rings: MapData::from_pin(pins.path("RINGS")).map_err(map_error("open the rings"))?,
+            outer_rings: MapData::from_pin(pins.path("RINGS"))
+                .map_err(map_error("open the rings"))?,
             endpoints: open_pin(&pins, "ENDPOINTS", PerCpuArray::try_from)?,
             exits: open_pin(&pins, "EXITS", PerCpuArray::try_from)?,
             blank: blob(&vec![Slot::steady(layout::NONE); RING_SLOTS])?,
@@ -207,9 +218,16 @@ impl Kernel {
         for name in &config.interfaces {
             let index = rustix_index(name)?;
             let adopted = self.attach_one(name, index, config.xdp_mode)?;
-            attached.push(Attached { name: name.clone(), index, adopted });
+            attached.push(Attached {
+                name: name.clone(),
+                index,
+                adopted,
+            });
         }
-        let wanted: Vec<String> = attached.iter().map(|a| format!("{LINK}{}", a.index)).collect();
+        let wanted: Vec<String> = attached
+            .iter()
+            .map(|a| format!("{LINK}{}", a.index))
+            .collect();
         for name in self.pins.names()? {
             if name.starts_with(LINK) && !wanted.contains(&name) {
                 self.pins.remove(&name)?;
@@ -220,14 +238,23 @@ impl Kernel {
         self.pins.remove("program.new")?;
         program(&mut self.object)?
             .pin(&staging)
-            .map_err(|source| Error::Pin { path: staging.clone(), source })?;
-        std::fs::rename(&staging, &place)
-            .map_err(|source| Error::Io { action: "put the program's pin in place", source })?;
+            .map_err(|source| Error::Pin {
+                path: staging.clone(),
+                source,
+            })?;
+        std::fs::rename(&staging, &place).map_err(|source| Error::Io {
+            action: "put the program's pin in place",
+            source,
+        })?;
         Ok(attached)
     }
 
     fn attach_one(&mut self, name: &str, index: u32, mode: XdpMode) -> Result<bool, Error> {
-        let failed = |reason: String| Error::Attach { interface: name.to_owned(), mode, reason };
+        let failed = |reason: String| Error::Attach {
+            interface: name.to_owned(),
+            mode,
+            reason,
+        };
         let pin = self.pins.path(&format!("{LINK}{index}"));
         let program = program(&mut self.object)?;
         if pin.exists() {
@@ -249,13 +276,21 @@ impl Kernel {
             XdpMode::Native => Hook::Driver,
             XdpMode::Generic => Hook::Skb,
         };
-        let id = program.attach_to_if_index(index, hook).map_err(|e| failed(remedy(&e, mode)))?;
+        let id = program
+            .attach_to_if_index(index, hook)
+            .map_err(|e| failed(remedy(&e, mode)))?;
         let link = program.take_link(id).map_err(|e| failed(chain(&e)))?;
         // A link by netlink cannot be pinned and would be lost with this process.
         let link: FdLink = link.try_into().map_err(|e: LinkError| {
-            failed(format!("{}; the kernel takes no link here (5.9 or later does)", chain(&e)))
+            failed(format!(
+                "{}; the kernel takes no link here (5.9 or later does)",
+                chain(&e)
+            ))
         })?;
-        link.pin(&pin).map_err(|source| Error::Pin { path: pin.clone(), source })?;
+        link.pin(&pin).map_err(|source| Error::Pin {
+            path: pin.clone(),
+            source,
+        })?;
         Ok(false)
     }
 
@@ -264,19 +299,27 @@ impl Kernel {
     /// # Errors
     /// Where the kernel does not take it.
     pub fn reset(&mut self, fresh: &image::Fresh) -> Result<(), Error> {
-        let cpus = aya::util::nr_cpus()
-            .map_err(|(_, source)| Error::Io { action: "count the CPUs", source })?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, source)| Error::Io {
+            action: "count the CPUs",
+            source,
+        })?;
         let zeroes = |n| aya::maps::PerCpuValues::try_from(vec![n; cpus]);
         for &number in &fresh.endpoints {
-            let values = zeroes([0; 3])
-                .map_err(|source| Error::Io { action: "reset an endpoint's counters", source })?;
+            let values = zeroes([0; 3]).map_err(|source| Error::Io {
+                action: "reset an endpoint's counters",
+                source,
+            })?;
             self.endpoints
                 .set(u32::from(number), values, 0)
                 .map_err(map_error("reset an endpoint's counters"))?;
         }
         for &number in &fresh.services {
-            let values = aya::maps::PerCpuValues::try_from(vec![[0; Reason::ROW]; cpus])
-                .map_err(|source| Error::Io { action: "reset a service's counters", source })?;
+            let values = aya::maps::PerCpuValues::try_from(vec![[0; Reason::ROW]; cpus]).map_err(
+                |source| Error::Io {
+                    action: "reset a service's counters",
+                    source,
+                },
+            )?;
             self.exits
                 .set(u32::from(number) + 1, values, 0)
                 .map_err(map_error("reset a service's counters"))?;
@@ -303,14 +346,19 @@ impl DataPlane for Kernel {
                 changed.push((number, blob(&ring)?));
             }
         }
-        let write = |source| Error::Io { action: "publish rings", source };
+        let write = |source| Error::Io {
+            action: "publish rings",
+            source,
+        };
         if !changed.is_empty() {
             let rings: Vec<_> = changed.iter().map(|(number, map)| (*number, map)).collect();
             syscall::update_inner(&self.outer_rings, &rings).map_err(write)?;
         }
         let tables = blob(std::slice::from_ref(&*image.tables))?;
         // Returns once no packet follows the old tables any more.
-        self.tables.set(0, &tables, 0).map_err(map_error("publish tables"))?;
+        self.tables
+            .set(0, &tables, 0)
+            .map_err(map_error("publish tables"))?;
         let unused: Vec<_> = self
             .published
             .keys()
@@ -328,11 +376,20 @@ impl DataPlane for Kernel {
         let inner = match self.tables.get(&0, 0) {
             Ok(inner) => inner,
             Err(MapError::KeyNotFound) => return Ok(None),
-            Err(source) => return Err(Error::Map { action: "open the live tables", source }),
+            Err(source) => {
+                return Err(Error::Map {
+                    action: "open the live tables",
+                    source,
+                });
+            }
         };
         let mut tables: Box<Tables> = bytemuck::zeroed_box();
-        syscall::lookup(&inner, 0, bytemuck::bytes_of_mut(&mut *tables))
-            .map_err(|source| Error::Io { action: "read the live tables", source })?;
+        syscall::lookup(&inner, 0, bytemuck::bytes_of_mut(&mut *tables)).map_err(|source| {
+            Error::Io {
+                action: "read the live tables",
+                source,
+            }
+        })?;
         if tables.header.version != layout::VERSION {
             return Err(Error::OtherLayout {
                 path: self.pins.path("TABLES"),
@@ -343,10 +400,16 @@ impl DataPlane for Kernel {
         let mut rings = BTreeMap::new();
         let mut slots = vec![Slot::steady(layout::NONE); RING_SLOTS];
         for vip in image::vips(&tables).filter(|vip| vip.state == state::SERVING) {
-            let inner =
-                self.rings.get(&vip.ring, 0).map_err(map_error("open a live ring"))?;
-            syscall::lookup(&inner, 0, bytemuck::cast_slice_mut(&mut slots))
-                .map_err(|source| Error::Io { action: "read a live ring", source })?;
+            let inner = self
+                .rings
+                .get(&vip.ring, 0)
+                .map_err(map_error("open a live ring"))?;
+            syscall::lookup(&inner, 0, bytemuck::cast_slice_mut(&mut slots)).map_err(|source| {
+                Error::Io {
+                    action: "read a live ring",
+                    source,
+                }
+            })?;
             rings.insert(vip.ring, slots[..=usize::from(vip.slot_mask)].into());
         }
         Ok(Some(Image { tables, rings }))
@@ -361,7 +424,10 @@ impl DataPlane for Kernel {
     }
 
     fn exits(&self, row: u32) -> Result<ExitCounters, Error> {
-        let values = self.exits.get(&row, 0).map_err(map_error("read the exit counters"))?;
+        let values = self
+            .exits
+            .get(&row, 0)
+            .map_err(map_error("read the exit counters"))?;
         Ok(sum(values.iter()))
     }
 }
@@ -396,7 +462,9 @@ pub fn unload(folder: &Path) -> Result<Option<Unloaded>, Error> {
 }
 
 fn sum<'a, const N: usize>(values: impl Iterator<Item = &'a [u64; N]>) -> [u64; N] {
-    values.fold([0; N], |total, cpu| std::array::from_fn(|n| total[n].wrapping_add(cpu[n])))
+    values.fold([0; N], |total, cpu| {
+        std::array::from_fn(|n| total[n].wrapping_add(cpu[n]))
+    })
 }
 
 fn program(object: &mut Ebpf) -> Result<&mut Xdp, Error> {
@@ -412,8 +480,10 @@ fn blob<T: bytemuck::NoUninit>(value: &[T]) -> Result<Blob, Error> {
     let bytes: &[u8] = bytemuck::cast_slice(value);
     let shape = aya_obj::Map::new_from_params(ARRAY, 4, bytes.len() as u32, 1, 0);
     let map = MapData::create(shape, "evenkeel_blob", None).map_err(map_error("make a table"))?;
-    syscall::update(&map, 0, bytes)
-        .map_err(|source| Error::Io { action: "fill a table", source })?;
+    syscall::update(&map, 0, bytes).map_err(|source| Error::Io {
+        action: "fill a table",
+        source,
+    })?;
     Ok(map)
 }
 
@@ -436,7 +506,11 @@ fn check_shape(path: &Path, &(_, kind, value, entries): &Shape) -> Result<(), Er
         .and_then(|map| map.info())
         .map_err(map_error("open a pinned map"))?;
     let found_kind = info.map_type().map_or(u32::MAX, |kind| kind as u32);
-    let found = (found_kind, info.value_size() as usize, info.max_entries() as usize);
+    let found = (
+        found_kind,
+        info.value_size() as usize,
+        info.max_entries() as usize,
+    );
     if found == (kind, value, entries) {
         return Ok(());
     }
@@ -458,7 +532,10 @@ fn rustix_index(name: &str) -> Result<u32, Error> {
         rustix::net::SocketType::DGRAM,
         None,
     )
-    .map_err(|e| Error::Io { action: "open a socket to look up an interface", source: e.into() })?;
+    .map_err(|e| Error::Io {
+        action: "open a socket to look up an interface",
+        source: e.into(),
+    })?;
     rustix::net::netdevice::name_to_index(&socket, name)
         .map_err(|_| Error::NoInterface(name.to_owned()))
 }
@@ -490,9 +567,11 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 
 fn remedy(error: &ProgramError, mode: XdpMode) -> String {
     match os_error(error) {
-        Some(libc::EBUSY | libc::EEXIST) => "another XDP program is attached ('ip link show' tells \
+        Some(libc::EBUSY | libc::EEXIST) => {
+            "another XDP program is attached ('ip link show' tells \
              its id): detach it ('ip link set dev … xdp off'), or unload the software it belongs to"
-            .to_owned(),
+                .to_owned()
+        }
         Some(libc::EOPNOTSUPP) if mode == XdpMode::Native => "the driver has no native XDP: use \
              another interface, or set data_plane.xdp_mode = \"generic\", which is several times \
              slower"

@@ -54,7 +54,11 @@ pub enum PinsError {
 }
 
 fn remedy(error: &io::Error) -> &'static str {
-    if error.kind() == ErrorKind::PermissionDenied { ": run as root" } else { "" }
+    if error.kind() == ErrorKind::PermissionDenied {
+        ": run as root"
+    } else {
+        ""
+    }
 }
 
 impl Pins {
@@ -74,14 +78,25 @@ impl Pins {
 
     /// Takes hold of the folder if there is one.
     pub(super) fn existing(folder: &Path) -> Result<Option<Self>, PinsError> {
-        if folder.is_dir() && in_bpffs(folder)? { Self::hold(folder).map(Some) } else { Ok(None) }
+        if folder.is_dir() && in_bpffs(folder)? {
+            Self::hold(folder).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     fn hold(folder: &Path) -> Result<Self, PinsError> {
-        let lock = open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| io_error("open", folder)(e.into()))?;
+        let lock = open(
+            folder,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|e| io_error("open", folder)(e.into()))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { folder: folder.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self {
+                folder: folder.to_owned(),
+                _lock: lock,
+            }),
             Err(Errno::WOULDBLOCK) => Err(PinsError::Held(folder.to_owned())),
             Err(e) => Err(io_error("lock", folder)(e.into())),
         }
@@ -97,7 +112,13 @@ impl Pins {
         let listing = io_error("list", &self.folder);
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(&listing)? {
-            names.push(entry.map_err(&listing)?.file_name().to_string_lossy().into_owned());
+            names.push(
+                entry
+                    .map_err(&listing)?
+                    .file_name()
+                    .to_string_lossy()
+                    .into_owned(),
+            );
         }
         names.sort();
         Ok(names)
@@ -120,14 +141,21 @@ impl Pins {
 
 fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> PinsError + use<> {
     let path = path.to_owned();
-    move |source| PinsError::Io { action, path: path.clone(), source }
+    move |source| PinsError::Io {
+        action,
+        path: path.clone(),
+        source,
+    }
 }
 
 /// Whether the nearest folder that exists is in a bpffs.
 fn in_bpffs(folder: &Path) -> Result<bool, PinsError> {
     for ancestor in folder.ancestors() {
         match statfs(ancestor) {
-            #[expect(clippy::useless_conversion, reason = "the field's type differs by platform")]
+            #[expect(
+                clippy::useless_conversion,
+                reason = "the field's type differs by platform"
+            )]
             Ok(stat) => return Ok(i64::from(stat.f_type) == BPFFS_MAGIC),
             Err(Errno::NOENT | Errno::NOTDIR) => {}
             Err(e) => return Err(io_error("look at", ancestor)(e.into())),

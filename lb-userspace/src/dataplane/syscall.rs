@@ -12,7 +12,11 @@ use aya_obj::generated::{bpf_attr, bpf_cmd};
 /// # Panics
 /// Where the value has not the map's size.
 pub(super) fn update(map: &MapData, key: u32, value: &[u8]) -> io::Result<()> {
-    assert_eq!(value.len(), value_size(map)?, "a value is as large as its map's");
+    assert_eq!(
+        value.len(),
+        value_size(map)?,
+        "a value is as large as its map's"
+    );
     let mut attr = zeroed();
     attr.__bindgen_anon_2.map_fd = map.fd().as_fd_number();
     attr.__bindgen_anon_2.key = (&raw const key).addr() as u64;
@@ -25,7 +29,11 @@ pub(super) fn update(map: &MapData, key: u32, value: &[u8]) -> io::Result<()> {
 /// # Panics
 /// Where the value has not the map's size.
 pub(super) fn lookup(map: &MapData, key: u32, value: &mut [u8]) -> io::Result<()> {
-    assert_eq!(value.len(), value_size(map)?, "a value is as large as its map's");
+    assert_eq!(
+        value.len(),
+        value_size(map)?,
+        "a value is as large as its map's"
+    );
     let mut attr = zeroed();
     attr.__bindgen_anon_2.map_fd = map.fd().as_fd_number();
     attr.__bindgen_anon_2.key = (&raw const key).addr() as u64;
@@ -38,7 +46,10 @@ pub(super) fn lookup(map: &MapData, key: u32, value: &mut [u8]) -> io::Result<()
 /// Kernel 5.14 or later.
 pub(super) fn update_inner(outer: &MapData, inner: &[(u32, &MapData)]) -> io::Result<()> {
     let keys: Vec<u32> = inner.iter().map(|(key, _)| *key).collect();
-    let values: Vec<u32> = inner.iter().map(|(_, map)| map.fd().as_fd_number()).collect();
+    let values: Vec<u32> = inner
+        .iter()
+        .map(|(_, map)| map.fd().as_fd_number())
+        .collect();
     let mut attr = zeroed();
     attr.batch.map_fd = outer.fd().as_fd_number();
     attr.batch.keys = keys.as_ptr().addr() as u64;
@@ -48,7 +59,9 @@ pub(super) fn update_inner(outer: &MapData, inner: &[(u32, &MapData)]) -> io::Re
 }
 
 fn value_size(map: &MapData) -> io::Result<usize> {
-    map.info().map(|info| info.value_size() as usize).map_err(io::Error::other)
+    map.info()
+        .map(|info| info.value_size() as usize)
+        .map_err(io::Error::other)
 }
 
 trait FdNumber {
@@ -71,7 +84,16 @@ fn call(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<()> {
     // SAFETY: the callers' buffers outlive the call, and are as large as the kernel takes them
     // to be: keys are `u32`, values are checked against the map or are file descriptors.
     let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command as libc::c_long, &raw mut *attr, size_of::<bpf_attr>())
+        libc::syscall(
+            libc::SYS_bpf,
+            command as libc::c_long,
+            &raw mut *attr,
+            size_of::<bpf_attr>(),
+        )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

@@ -22,7 +22,11 @@ pub(super) struct Fields<'r, 't> {
 
 impl<'r, 't> Fields<'r, 't> {
     pub(super) fn new(path: &str, table: Range<usize>, report: &'r mut Report<'t>) -> Self {
-        Self { path: path.to_owned(), table, report }
+        Self {
+            path: path.to_owned(),
+            table,
+            report,
+        }
     }
 
     pub(super) fn report(
@@ -32,11 +36,15 @@ impl<'r, 't> Fields<'r, 't> {
         problem: impl Into<String>,
         remedy: &str,
     ) {
-        self.report.add(at, &format!("{}.{key}", self.path), problem, remedy);
+        self.report
+            .add(at, &format!("{}.{key}", self.path), problem, remedy);
     }
 
     /// A value that may be missing.
-    #[expect(clippy::option_option, reason = "wrong, missing and there are three things")]
+    #[expect(
+        clippy::option_option,
+        reason = "wrong, missing and there are three things"
+    )]
     pub(super) fn optional<T, V>(
         &mut self,
         key: &str,
@@ -86,7 +94,9 @@ impl<'r, 't> Fields<'r, 't> {
         }
         let value = self.optional(key, leaf, &remedy, |text| {
             let known = words.iter().find(|(word, _)| word == text);
-            known.map(|(_, value)| *value).ok_or_else(|| format!("is \"{text}\""))
+            known
+                .map(|(_, value)| *value)
+                .ok_or_else(|| format!("is \"{text}\""))
         });
         value.map(|value| value.unwrap_or(default))
     }
@@ -103,7 +113,11 @@ impl<'r, 't> Fields<'r, 't> {
         let (low, high) = (bounds.start(), bounds.end());
         let remedy = format!("give a whole number from {low}{note} to {high}");
         let value = self.optional(key, leaf, &remedy, |&number| {
-            if bounds.contains(&number) { Ok(number) } else { Err(format!("is {number}")) }
+            if bounds.contains(&number) {
+                Ok(number)
+            } else {
+                Err(format!("is {number}"))
+            }
         });
         value.map(|value| value.unwrap_or(default))
     }

@@ -30,15 +30,21 @@ pub(super) fn check(
 ) -> Option<HealthCheck> {
     let raw = table.0.get_ref();
     let mut fields = Fields::new(path, table.0.span(), report);
-    let http = fields.required("type", &raw.kind, "give \"tcp\" or \"http\"", |kind| {
-        match kind.as_str() {
+    let http = fields.required(
+        "type",
+        &raw.kind,
+        "give \"tcp\" or \"http\"",
+        |kind| match kind.as_str() {
             "tcp" => Ok(false),
             "http" => Ok(true),
             other => Err(format!("is \"{other}\"")),
-        }
-    });
+        },
+    );
     let port = fields.optional("port", &raw.port, "give 1 to 65535", |&port| {
-        u16::try_from(port).ok().and_then(NonZeroU16::new).ok_or_else(|| format!("is {port}"))
+        u16::try_from(port)
+            .ok()
+            .and_then(NonZeroU16::new)
+            .ok_or_else(|| format!("is {port}"))
     });
     let port = match (port?, service_port, protocol) {
         (Some(port), ..) => Some(port),
@@ -55,7 +61,9 @@ pub(super) fn check(
         _ => None,
     };
     let interval = duration(&mut fields, "interval", &raw.interval, DEFAULT_INTERVAL);
-    let shorter = interval.map_or(DEFAULT_TIMEOUT, |interval| DEFAULT_TIMEOUT.min(interval / 2));
+    let shorter = interval.map_or(DEFAULT_TIMEOUT, |interval| {
+        DEFAULT_TIMEOUT.min(interval / 2)
+    });
     let timeout = duration(&mut fields, "timeout", &raw.timeout, shorter);
     if let (Some(interval), Some(timeout), Held::Good(_, at)) =
         (interval, timeout, raw.timeout.held())
@@ -86,7 +94,11 @@ pub(super) fn check(
     })
 }
 
-fn http_probe(fields: &mut Fields<'_, '_>, raw: &raw::Health, http: Option<bool>) -> Option<ProbeKind> {
+fn http_probe(
+    fields: &mut Fields<'_, '_>,
+    raw: &raw::Health,
+    http: Option<bool>,
+) -> Option<ProbeKind> {
     if http == Some(false) {
         for (key, place) in [
             ("path", place(&raw.path)),
@@ -95,18 +107,41 @@ fn http_probe(fields: &mut Fields<'_, '_>, raw: &raw::Health, http: Option<bool>
             ("body", place(&raw.body)),
         ] {
             if let Some(at) = place {
-                fields.report(at, key, "a tcp check asks nothing", "remove it, or use type = \"http\"");
+                fields.report(
+                    at,
+                    key,
+                    "a tcp check asks nothing",
+                    "remove it, or use type = \"http\"",
+                );
             }
         }
         return Some(ProbeKind::Tcp);
     }
     let visible = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
-    let path = fields.optional("path", &raw.path, "give a path, as in \"/healthz\"", |path| {
-        if path.starts_with('/') && visible(path) { Ok(path.clone()) } else { Err(format!("is {path:?}")) }
-    });
-    let host = fields.optional("host", &raw.host, "give a host name, as in \"www.example.org\"", |host| {
-        if !host.is_empty() && visible(host) { Ok(host.clone()) } else { Err(format!("is {host:?}")) }
-    });
+    let path = fields.optional(
+        "path",
+        &raw.path,
+        "give a path, as in \"/healthz\"",
+        |path| {
+            if path.starts_with('/') && visible(path) {
+                Ok(path.clone())
+            } else {
+                Err(format!("is {path:?}"))
+            }
+        },
+    );
+    let host = fields.optional(
+        "host",
+        &raw.host,
+        "give a host name, as in \"www.example.org\"",
+        |host| {
+            if !host.is_empty() && visible(host) {
+                Ok(host.clone())
+            } else {
+                Err(format!("is {host:?}"))
+            }
+        },
+    );
     let codes = "give codes or ranges from 100 to 599, as in [\"200-299\", 304]";
     let status = fields.optional("status", &raw.status, codes, |codes| {
         if codes.is_empty() {
@@ -114,9 +149,18 @@ fn http_probe(fields: &mut Fields<'_, '_>, raw: &raw::Health, http: Option<bool>
         }
         codes.iter().map(range).collect::<Result<Vec<_>, _>>()
     });
-    let body = fields.optional("body", &raw.body, "give the text to look for, or remove it", |body| {
-        if body.is_empty() { Err("is empty".to_owned()) } else { Ok(body.clone()) }
-    });
+    let body = fields.optional(
+        "body",
+        &raw.body,
+        "give the text to look for, or remove it",
+        |body| {
+            if body.is_empty() {
+                Err("is empty".to_owned())
+            } else {
+                Ok(body.clone())
+            }
+        },
+    );
     let (path, host, status, body) = (path?, host?, status?, body?);
     (http == Some(true)).then(|| {
         ProbeKind::Http(HttpProbe {
@@ -140,7 +184,9 @@ fn range(item: &NumberOr<StatusRange>) -> Result<RangeInclusive<u16>, String> {
     match item {
         NumberOr::Number(number) => {
             let number = number.to_string();
-            code(&number).map(|code| code..=code).ok_or_else(|| format!("{number} is no status"))
+            code(&number)
+                .map(|code| code..=code)
+                .ok_or_else(|| format!("{number} is no status"))
         }
         NumberOr::Word(word, _) => {
             let (low, high) = word.split_once('-').unwrap_or((word, word));
@@ -162,8 +208,16 @@ fn duration(
     let value = fields.optional(key, leaf, remedy, |text| {
         let value = humantime::parse_duration(text).map_err(|e| format!("\"{text}\": {e}"))?;
         // A time-out may be shorter than the shortest interval, but not nothing.
-        let shortest = if key == "timeout" { Duration::from_millis(1) } else { SHORTEST };
-        if (shortest..=LONGEST).contains(&value) { Ok(value) } else { Err(format!("is \"{text}\"")) }
+        let shortest = if key == "timeout" {
+            Duration::from_millis(1)
+        } else {
+            SHORTEST
+        };
+        if (shortest..=LONGEST).contains(&value) {
+            Ok(value)
+        } else {
+            Err(format!("is \"{text}\""))
+        }
     });
     value.map(|value| value.unwrap_or(default))
 }
