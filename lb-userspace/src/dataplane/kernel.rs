@@ -234,8 +234,8 @@ impl Kernel {
             }
         }
         // A new pin beside the old one, then renamed over it: there always is one.
-        let (staging, place) = (self.pins.path("program.new"), self.pins.path(PROGRAM));
-        self.pins.remove("program.new")?;
+        let (staging, place) = (self.pins.path("program-new"), self.pins.path(PROGRAM));
+        self.pins.remove("program-new")?;
         program(&mut self.object)?
             .pin(&staging)
             .map_err(|source| Error::Pin {

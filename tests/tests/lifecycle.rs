@@ -1,0 +1,156 @@
+//! The controller comes, goes and crashes; the data plane goes on.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::{fs, path::Path, process::Command, time::Duration};
+
+use evenkeel_tests::{
+    daemon::Daemon,
+    server::Web,
+    tools,
+    topology::{BALANCER_INTERFACE, Spec, Topology, VIP4},
+    traffic::{Load, Traffic},
+};
+
+fn steady(bed: &Topology, seconds: u64) -> Traffic<'_> {
+    let load = Load {
+        rate: 200,
+        kept: 20,
+        records: true,
+        ..Load::new(VIP4, Duration::from_secs(seconds))
+    };
+    Traffic::start(bed, load).unwrap()
+}
+
+fn pins(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .map(|all| all.map(|e| e.unwrap().file_name().into_string().unwrap()).collect())
+        .unwrap_or_default();
+    names.sort();
+    names
+}
+
+#[test]
+fn no_client_notices_that_the_controller_is_killed_and_restarted() {
+    let bed = Topology::build(&Spec::default()).unwrap();
+    let _servers = Web::start_all(&bed).unwrap();
+    let mut daemon =
+        Daemon::start(&bed, &(bed.config_head() + &bed.web_service("web", VIP4))).unwrap();
+    let generation = daemon.status().unwrap()["generation"].clone();
+    let traffic = steady(&bed, 30);
+    std::thread::sleep(Duration::from_secs(4));
+    for _ in 0..3 {
+        daemon.kill();
+        std::thread::sleep(Duration::from_secs(2));
+        daemon.restart().unwrap();
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    assert!(daemon.terminate().unwrap().success());
+    std::thread::sleep(Duration::from_secs(2));
+    daemon.restart().unwrap();
+    let outcome = traffic.wait().unwrap();
+    let failures: Vec<_> = outcome.failures().collect();
+    assert!(failures.is_empty(), "{failures:?}");
+    assert!(outcome.report.new.sent > 5_000, "{:?}", outcome.report);
+    assert!(outcome.report.kept.sent > 2_000, "{:?}", outcome.report);
+    let status = daemon.status().unwrap();
+    // Adopted, not built anew: nothing had changed, so nothing was published.
+    assert_eq!(status["generation"], generation);
+    let flows: u64 = status["services"][0]["backends"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|b| b["new_flows"].as_u64().unwrap())
+        .sum();
+    assert!(flows >= outcome.report.new.sent, "counters began anew: {flows}");
+}
+
+#[test]
+fn unload_leaves_nothing_and_only_takes_what_is_its_own() {
+    let bed = Topology::build(&Spec::default()).unwrap();
+    let _servers = Web::start_all(&bed).unwrap();
+    let mut daemon =
+        Daemon::start(&bed, &(bed.config_head() + &bed.web_service("web", VIP4))).unwrap();
+    let held = daemon.unload().unwrap_err();
+    assert!(format!("{held:#}").contains("stop it first"), "{held:#}");
+    assert!(daemon.terminate().unwrap().success());
+    let link = |bed: &Topology| {
+        bed.balancer.run("ip", &["link", "show", "dev", BALANCER_INTERFACE]).unwrap()
+    };
+    assert!(link(&bed).contains("prog/xdp"), "{}", link(&bed));
+    // Somebody else's folder in the same file system.
+    let foreign = bed.pins().parent().unwrap().join("somebody-else");
+    fs::create_dir(&foreign).unwrap();
+    assert!(!pins(&bed.pins()).is_empty());
+    let said = daemon.unload().unwrap();
+    assert!(said.contains("removed"), "{said}");
+    assert!(!bed.pins().exists());
+    assert!(foreign.exists());
+    assert!(!link(&bed).contains("xdp"), "{}", link(&bed));
+    let said = daemon.unload().unwrap();
+    assert!(said.contains("nothing is loaded"), "{said}");
+    fs::remove_dir(&foreign).unwrap();
+}
+
+#[test]
+fn a_second_controller_is_refused() {
+    let bed = Topology::build(&Spec::default()).unwrap();
+    let _servers = Web::start_all(&bed).unwrap();
+    let config = bed.config_head() + &bed.web_service("web", VIP4);
+    let mut first = Daemon::start(&bed, &config).unwrap();
+    let other_socket = bed.dir().path().join("other.sock");
+    for (name, config) in [
+        ("same.toml", config.clone()),
+        (
+            "pins.toml",
+            config.replace(&bed.socket().display().to_string(), &other_socket.display().to_string()),
+        ),
+    ] {
+        let file = bed.dir().write(name, &config).unwrap();
+        let mut second = bed.balancer.command_at(first.binary());
+        let refused = second.args(["run", "--config"]).arg(file).output().unwrap();
+        assert_eq!(refused.status.code(), Some(2));
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(said.contains("controller"), "{said}");
+    }
+    first.check_running().unwrap();
+    let url = format!("http://{VIP4}/");
+    bed.client.run("curl", &["-sS", "-m", "2", &url]).unwrap();
+}
+
+#[test]
+fn a_bad_configuration_is_refused_with_every_mistake() {
+    let bed = Topology::build(&Spec::default()).unwrap();
+    let config = bed.config_head() + &bed.web_service("web", VIP4);
+    let config = config.replace("port = 80", "port = 0\ncolour = 1");
+    let file = bed.dir().write("bad.toml", &config).unwrap();
+    for command in ["check", "run"] {
+        let mut refused = Command::new(tools::evenkeel().unwrap());
+        if command == "run" {
+            refused.args(["run", "--config"]);
+        } else {
+            refused.arg("check");
+        }
+        let refused = refused.arg(&file).output().unwrap();
+        assert!(!refused.status.success());
+        let said = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();
+        for part in ["services[0].port", "services[0].colour", "errors in"] {
+            assert!(said.contains(part), "{command}: {said}");
+        }
+    }
+    assert!(!bed.pins().exists());
+}
+
+#[test]
+fn an_interface_that_does_not_exist_is_named() {
+    let bed = Topology::build(&Spec::default()).unwrap();
+    let _servers = Web::start_all(&bed).unwrap();
+    let config = bed.config_head().replace(BALANCER_INTERFACE, "nowhere0")
+        + &bed.web_service("web", VIP4);
+    let file = bed.dir().write("nowhere.toml", &config).unwrap();
+    let mut run = bed.balancer.command_at(&tools::evenkeel().unwrap());
+    let refused = run.args(["run", "--config"]).arg(file).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("nowhere0 does not exist"), "{said}");
+}
