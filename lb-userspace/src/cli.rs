@@ -14,6 +14,8 @@ use std::{io, process::ExitCode, sync::LazyLock};
 
 use clap::{Parser, Subcommand};
 
+use crate::causes::with_causes;
+
 /// The version with the git revision that it was built from, as in `0.1.0 (4f2c1d09)`.
 pub static VERSION: LazyLock<String> = LazyLock::new(|| {
     let revision = option_env!("EVENKEEL_REVISION").unwrap_or("unknown");
@@ -92,7 +94,7 @@ pub fn main() -> ExitCode {
     if let Err(error) = &result
         && !is_closed_pipe(error)
     {
-        output::complain(&format!("error: {error:#}"));
+        output::complain(&format!("error: {}", with_causes(error.as_ref())));
     }
     exit_code(&result)
 }

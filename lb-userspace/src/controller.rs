@@ -26,6 +26,7 @@ use self::state::State;
 use crate::{
     admin::server::{BindError, Server},
     balance::{image::Full, maglev::TooFewSlots},
+    causes::with_causes,
     dataplane::kernel::{self, Kernel},
     health::driver::Driver,
     model::Config,
@@ -175,9 +176,12 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
             // A refused publication leaves the kernel with the tables before; try again with the
             // next event.
             if let Err(e) = state.publish(Now::read()) {
-                error!("tables not published, the kernel goes on with those before: {e}");
+                error!(
+                    "tables not published, the kernel goes on with those before: {}",
+                    with_causes(&e)
+                );
             }
-            if !state.attached() {
+            if !state.attached() && state.generation() > 0 {
                 state.attach()?;
             }
         }

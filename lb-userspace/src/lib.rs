@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod balance;
+pub mod causes;
 pub mod cli;
 pub mod config;
 pub mod controller;

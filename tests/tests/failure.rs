@@ -20,7 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 fn slots(status: &Value) -> Vec<u64> {
     let backends = status["services"][0]["backends"].as_array().unwrap();
-    backends.iter().map(|b| b["slots"].as_u64().unwrap()).collect()
+    backends
+        .iter()
+        .map(|b| b["slots"].as_u64().unwrap())
+        .collect()
 }
 
 /// The ring that packets follow, as the kernel has it: the one of the service's two in use.
@@ -83,7 +86,10 @@ fn a_killed_backend_hurts_only_its_own_and_comes_back_to_its_slots() {
             Kind::Kept => assert_eq!(record.backend.as_deref(), Some(dead.as_str()), "{record:?}"),
         }
     }
-    assert!(failures > 0, "nothing failed: was the server killed at all?");
+    assert!(
+        failures > 0,
+        "nothing failed: was the server killed at all?"
+    );
     let report = &outcome.report;
     assert!(report.new.failed < 60, "{report:?}");
 
@@ -94,30 +100,44 @@ fn a_killed_backend_hurts_only_its_own_and_comes_back_to_its_slots() {
         Ok(())
     })
     .unwrap();
-    assert!(live_ring(&bed.pins()) == before, "the ring is not the one before the failure");
+    assert!(
+        live_ring(&bed.pins()) == before,
+        "the ring is not the one before the failure"
+    );
     drop(daemon);
 }
 
 #[test]
 fn with_every_backend_down_packets_meet_their_configured_fate() {
-    for (fate, reason) in [("drop", "no-backend-dropped"), ("pass", "no-backend-passed")] {
+    for (fate, reason) in [
+        ("drop", "no-backend-dropped"),
+        ("pass", "no-backend-passed"),
+    ] {
         let bed = Topology::build(&Spec::default()).unwrap();
         let mut servers = Web::start_all(&bed).unwrap();
-        let service = bed
-            .web_service("web", VIP4)
-            .replace("port = 80\n", &format!("port = 80\non_empty = \"{fate}\"\n"));
+        let service = bed.web_service("web", VIP4).replace(
+            "port = 80\n",
+            &format!("port = 80\non_empty = \"{fate}\"\n"),
+        );
         let daemon = Daemon::start(&bed, &(bed.config_head() + &service)).unwrap();
         for server in &mut servers {
             server.kill();
         }
         wait::until("the ring to be given up", PATIENCE, || {
             let status = daemon.status()?;
-            anyhow::ensure!(status["services"][0]["serving"] == 0, "{}", status["services"][0]);
+            anyhow::ensure!(
+                status["services"][0]["serving"] == 0,
+                "{}",
+                status["services"][0]
+            );
             Ok(())
         })
         .unwrap();
         let url = format!("http://{VIP4}/");
-        assert!(bed.client.run("curl", &["-sS", "-m", "1", &url]).is_err(), "{fate}: answered");
+        assert!(
+            bed.client.run("curl", &["-sS", "-m", "1", &url]).is_err(),
+            "{fate}: answered"
+        );
         let status = wait::until("the exits to be counted", PATIENCE, || {
             let status = daemon.status()?;
             let counted = status["services"][0]["exits"][reason].as_u64().unwrap_or(0);
@@ -129,9 +149,11 @@ fn with_every_backend_down_packets_meet_their_configured_fate() {
         // One of them back is enough to serve.
         servers[2].start_again().unwrap();
         wait::until("a backend to serve again", PATIENCE, || {
-            bed.client.run("curl", &["-sS", "-m", "1", &url]).map(|body| {
-                assert_eq!(body.trim(), servers[2].name());
-            })
+            bed.client
+                .run("curl", &["-sS", "-m", "1", &url])
+                .map(|body| {
+                    assert_eq!(body.trim(), servers[2].name());
+                })
         })
         .unwrap();
     }

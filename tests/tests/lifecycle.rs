@@ -4,12 +4,14 @@
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
+use anyhow::ensure;
 use evenkeel_tests::{
     daemon::Daemon,
     server::Web,
     tools,
     topology::{BALANCER_INTERFACE, Spec, Topology, VIP4},
     traffic::{Load, Traffic},
+    wait,
 };
 
 fn steady(bed: &Topology, seconds: u64) -> Traffic<'_> {
@@ -24,7 +26,10 @@ fn steady(bed: &Topology, seconds: u64) -> Traffic<'_> {
 
 fn pins(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(dir)
-        .map(|all| all.map(|e| e.unwrap().file_name().into_string().unwrap()).collect())
+        .map(|all| {
+            all.map(|e| e.unwrap().file_name().into_string().unwrap())
+                .collect()
+        })
         .unwrap_or_default();
     names.sort();
     names
@@ -56,13 +61,22 @@ fn no_client_notices_that_the_controller_is_killed_and_restarted() {
     let status = daemon.status().unwrap();
     // Adopted, not built anew: nothing had changed, so nothing was published.
     assert_eq!(status["generation"], generation);
-    let flows: u64 = status["services"][0]["backends"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|b| b["new_flows"].as_u64().unwrap())
-        .sum();
-    assert!(flows >= outcome.report.new.sent, "counters began anew: {flows}");
+    wait::until(
+        "the counters to have gone on",
+        Duration::from_secs(3),
+        || {
+            let status = daemon.status()?;
+            let backends = status["services"][0]["backends"].as_array().unwrap().iter();
+            let flows: u64 = backends.map(|b| b["new_flows"].as_u64().unwrap()).sum();
+            ensure!(
+                flows >= outcome.report.new.sent,
+                "{flows} of {}",
+                outcome.report.new.sent
+            );
+            Ok(())
+        },
+    )
+    .unwrap();
 }
 
 #[test]
@@ -75,7 +89,9 @@ fn unload_leaves_nothing_and_only_takes_what_is_its_own() {
     assert!(format!("{held:#}").contains("stop it first"), "{held:#}");
     assert!(daemon.terminate().unwrap().success());
     let link = |bed: &Topology| {
-        bed.balancer.run("ip", &["link", "show", "dev", BALANCER_INTERFACE]).unwrap()
+        bed.balancer
+            .run("ip", &["link", "show", "dev", BALANCER_INTERFACE])
+            .unwrap()
     };
     assert!(link(&bed).contains("prog/xdp"), "{}", link(&bed));
     // Somebody else's folder in the same file system.
@@ -103,7 +119,10 @@ fn a_second_controller_is_refused() {
         ("same.toml", config.clone()),
         (
             "pins.toml",
-            config.replace(&bed.socket().display().to_string(), &other_socket.display().to_string()),
+            config.replace(
+                &bed.socket().display().to_string(),
+                &other_socket.display().to_string(),
+            ),
         ),
     ] {
         let file = bed.dir().write(name, &config).unwrap();
@@ -145,8 +164,8 @@ fn a_bad_configuration_is_refused_with_every_mistake() {
 fn an_interface_that_does_not_exist_is_named() {
     let bed = Topology::build(&Spec::default()).unwrap();
     let _servers = Web::start_all(&bed).unwrap();
-    let config = bed.config_head().replace(BALANCER_INTERFACE, "nowhere0")
-        + &bed.web_service("web", VIP4);
+    let config =
+        bed.config_head().replace(BALANCER_INTERFACE, "nowhere0") + &bed.web_service("web", VIP4);
     let file = bed.dir().write("nowhere.toml", &config).unwrap();
     let mut run = bed.balancer.command_at(&tools::evenkeel().unwrap());
     let refused = run.args(["run", "--config"]).arg(file).output().unwrap();

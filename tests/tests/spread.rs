@@ -4,11 +4,13 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
+use anyhow::ensure;
 use evenkeel_tests::{
     daemon::Daemon,
     server::{UdpEcho, Web},
     topology::{Spec, Topology, VIP4, VIP6},
     traffic::{Load, Traffic},
+    wait,
 };
 use serde_json::Value;
 use statrs::distribution::{ChiSquared, ContinuousCDF as _};
@@ -30,17 +32,38 @@ fn backends(service: &Value) -> &Vec<Value> {
 }
 
 fn column(service: &Value, name: &str) -> Vec<f64> {
-    backends(service).iter().map(|b| b[name].as_f64().unwrap()).collect()
+    backends(service)
+        .iter()
+        .map(|b| b[name].as_f64().unwrap())
+        .collect()
 }
 
 /// What the client counted for each backend of a service, in the service's order.
 fn seen(service: &Value, by_backend: &BTreeMap<String, u64>) -> Vec<f64> {
-    let names = backends(service).iter().map(|b| b["name"].as_str().unwrap());
-    names.map(|name| by_backend.get(name).copied().unwrap_or(0) as f64).collect()
+    let names = backends(service)
+        .iter()
+        .map(|b| b["name"].as_str().unwrap());
+    names
+        .map(|name| by_backend.get(name).copied().unwrap_or(0) as f64)
+        .collect()
+}
+
+/// The status once its counters, which are read every second, show this many packets or flows.
+fn settled(daemon: &Daemon<'_>, service: usize, name: &str, at_least: f64) -> Value {
+    wait::until("the counters to be read", Duration::from_secs(3), || {
+        let status = daemon.status()?;
+        let counted: f64 = column(&status["services"][service], name).iter().sum();
+        ensure!(counted >= at_least, "{name}: {counted} of {at_least}");
+        Ok(status)
+    })
+    .unwrap()
 }
 
 fn drive(bed: &Topology, vip: IpAddr, rate: u32, seconds: u64) -> BTreeMap<String, u64> {
-    let load = Load { rate, ..Load::new(vip, Duration::from_secs(seconds)) };
+    let load = Load {
+        rate,
+        ..Load::new(vip, Duration::from_secs(seconds))
+    };
     let outcome = Traffic::start(bed, load).unwrap().wait().unwrap();
     assert_eq!(outcome.report.new.failed, 0, "{:?}", outcome.report);
     assert!(outcome.report.new.sent > u64::from(rate) * seconds * 9 / 10);
@@ -51,22 +74,30 @@ fn drive(bed: &Topology, vip: IpAddr, rate: u32, seconds: u64) -> BTreeMap<Strin
 fn a_hundred_thousand_connections_are_spread_by_chance_alone() {
     let bed = Topology::build(&Spec::default()).unwrap();
     let _servers = Web::start_all(&bed).unwrap();
-    let daemon =
-        Daemon::start(&bed, &(bed.config_head() + &bed.web_service("web", VIP4))).unwrap();
+    let daemon = Daemon::start(&bed, &(bed.config_head() + &bed.web_service("web", VIP4))).unwrap();
     // Long enough for the detector's warm-up of a minute.
     let url = format!("http://{VIP4}/");
     let args = ["-t1", "-c8", "-d75s", "-H", "Connection: close", &url];
     let wrk = bed.client.run("wrk", &args).unwrap();
-    assert!(!wrk.contains("Socket errors") && !wrk.contains("Non-2xx"), "{wrk}");
+    assert!(
+        !wrk.contains("Socket errors") && !wrk.contains("Non-2xx"),
+        "{wrk}"
+    );
     let status = daemon.status().unwrap();
     let service = &status["services"][0];
-    let (counts, shares) = (column(service, "new_flows"), column(service, "intended_share"));
+    let (counts, shares) = (
+        column(service, "new_flows"),
+        column(service, "intended_share"),
+    );
     let p = chance(&counts, &shares);
     println!("{counts:?} new flows, p = {p:.4}\n{}", service["evenness"]);
     assert!(counts.iter().sum::<f64>() >= 100_000.0, "{wrk}");
     assert!(p > 0.001, "{counts:?} against {shares:?}: p = {p}");
     assert_eq!(service["evenness"]["verdict"], "even", "{service:#}");
-    assert!(service["evenness"]["detectable_skew"].as_f64().unwrap() < 1.5, "{service:#}");
+    assert!(
+        service["evenness"]["detectable_skew"].as_f64().unwrap() < 1.5,
+        "{service:#}"
+    );
     assert_eq!(status["tables"]["as_intended"], true);
 }
 
@@ -81,7 +112,12 @@ fn weights_set_the_shares() {
     }
     let daemon = Daemon::start(&bed, &config).unwrap();
     let by_backend = drive(&bed, VIP4, 400, 8);
-    let status = daemon.status().unwrap();
+    let status = settled(
+        &daemon,
+        0,
+        "new_flows",
+        by_backend.values().sum::<u64>() as f64,
+    );
     let service = &status["services"][0];
     let shares = column(service, "intended_share");
     for (share, weight) in shares.iter().zip([1.0, 2.0, 5.0]) {
@@ -98,8 +134,7 @@ fn weights_set_the_shares() {
 fn ipv6_is_served_beside_ipv4() {
     let bed = Topology::build(&Spec::default()).unwrap();
     let _servers = Web::start_all(&bed).unwrap();
-    let config =
-        bed.config_head() + &bed.web_service("web", VIP4) + &bed.web_service("web6", VIP6);
+    let config = bed.config_head() + &bed.web_service("web", VIP4) + &bed.web_service("web6", VIP6);
     let daemon = Daemon::start(&bed, &config).unwrap();
     for (n, vip) in [VIP4, VIP6].into_iter().enumerate() {
         let by_backend = drive(&bed, vip, 200, 5);
@@ -115,8 +150,11 @@ fn ipv6_is_served_beside_ipv4() {
 fn udp_is_answered_by_every_backend() {
     let bed = Topology::build(&Spec::default()).unwrap();
     let _servers = Web::start_all(&bed).unwrap();
-    let _echoes: Vec<_> =
-        bed.backends.iter().map(|host| UdpEcho::start(&bed, host, 5353).unwrap()).collect();
+    let _echoes: Vec<_> = bed
+        .backends
+        .iter()
+        .map(|host| UdpEcho::start(&bed, host, 5353).unwrap())
+        .collect();
     let config = bed.config_head()
         + &bed
             .web_service("echo", VIP4)
@@ -133,13 +171,15 @@ fn udp_is_answered_by_every_backend() {
          print(*[f'{{k}}={{v}}' for k, v in sorted(seen.items())])"
     );
     let answers = bed.client.run("python3", &["-c", &ask]).unwrap();
-    let counts: Vec<f64> =
-        answers.split_whitespace().map(|word| word.split_once('=').unwrap().1.parse().unwrap()).collect();
+    let counts: Vec<f64> = answers
+        .split_whitespace()
+        .map(|word| word.split_once('=').unwrap().1.parse().unwrap())
+        .collect();
     assert_eq!(counts.len(), 3, "{answers}");
     assert_eq!(counts.iter().sum::<f64>(), 600.0, "{answers}");
     let p = chance(&counts, &[1.0 / 3.0; 3]);
     assert!(p > 0.001, "{answers}: p = {p}");
-    let status = daemon.status().unwrap();
+    let status = settled(&daemon, 0, "packets", 600.0);
     let packets = column(&status["services"][0], "packets");
     assert_eq!(packets.iter().sum::<f64>(), 600.0);
 }
@@ -148,27 +188,58 @@ fn udp_is_answered_by_every_backend() {
 fn what_is_not_for_a_vip_is_not_touched() {
     let bed = Topology::build(&Spec::default()).unwrap();
     let _servers = Web::start_all(&bed).unwrap();
-    let daemon =
-        Daemon::start(&bed, &(bed.config_head() + &bed.web_service("web", VIP4))).unwrap();
-    let own = bed.balancer.run("ip", &["-4", "-o", "addr", "show", "dev", "lb0"]).unwrap();
-    let own = own.split_whitespace().nth(3).unwrap().split('/').next().unwrap();
+    let daemon = Daemon::start(&bed, &(bed.config_head() + &bed.web_service("web", VIP4))).unwrap();
+    let own = bed
+        .balancer
+        .run("ip", &["-4", "-o", "addr", "show", "dev", "lb0"])
+        .unwrap();
+    let own = own
+        .split_whitespace()
+        .nth(3)
+        .unwrap()
+        .split('/')
+        .next()
+        .unwrap();
     // Large pings come in fragments, which only the host can put together again.
-    bed.client.run("ping", &["-c3", "-i0.2", "-W2", own]).unwrap();
-    bed.client.run("ping", &["-c3", "-i0.2", "-W2", "-s4000", own]).unwrap();
+    bed.client
+        .run("ping", &["-c3", "-i0.2", "-W2", own])
+        .unwrap();
+    bed.client
+        .run("ping", &["-c3", "-i0.2", "-W2", "-s4000", own])
+        .unwrap();
     let serve = format!(
         "import socket; s = socket.create_server(('{own}', 8080)); c, _ = s.accept(); \
          c.sendall(b'HTTP/1.0 200 OK\\r\\n\\r\\nhost'); c.close()"
     );
-    let mut server = bed.balancer.command("python3").unwrap().args(["-c", &serve]).spawn().unwrap();
+    let mut server = bed
+        .balancer
+        .command("python3")
+        .unwrap()
+        .args(["-c", &serve])
+        .spawn()
+        .unwrap();
     let url = format!("http://{own}:8080/");
-    let answer = bed
-        .client
-        .run("curl", &["-sS", "--retry", "20", "--retry-connrefused", "--retry-delay", "1", &url]);
+    let answer = bed.client.run(
+        "curl",
+        &[
+            "-sS",
+            "--retry",
+            "20",
+            "--retry-connrefused",
+            "--retry-delay",
+            "1",
+            &url,
+        ],
+    );
     let _ = server.kill();
     server.wait().unwrap();
     assert_eq!(answer.unwrap(), "host");
     let status = daemon.status().unwrap();
     for reason in ["fragment", "not-tcp-udp", "not-ip", "no-service"] {
-        assert!(status["exits"][reason].as_u64().unwrap_or(0) > 0, "{reason}: {}", status["exits"]);
+        assert!(
+            status["exits"][reason].as_u64().unwrap_or(0) > 0,
+            "{reason}: {}",
+            status["exits"]
+        );
     }
 }

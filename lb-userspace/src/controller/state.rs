@@ -20,6 +20,7 @@ use crate::{
         image::{Image, Numbers, ServicePlan, Way},
         plan::Base,
     },
+    causes::with_causes,
     dataplane::{
         DataPlane as _,
         kernel::{Attached, Kernel},
@@ -459,7 +460,7 @@ impl State {
                         .read(elapsed, now.unix_ms, counters, exits.unwrap_or_default());
                     evenness::log_change(service, &mut state.load, now);
                 }
-                (Err(e), _) | (_, Err(e)) => error!("{}: {e}", service.name),
+                (Err(e), _) | (_, Err(e)) => error!("{}: {}", service.name, with_causes(&e)),
             }
         }
     }
@@ -477,7 +478,13 @@ impl State {
                 intended,
                 live.as_ref(),
             ),
-            Err(e) => (0, vec![format!("the tables could not be read back: {e}")]),
+            Err(e) => (
+                0,
+                vec![format!(
+                    "the tables could not be read back: {}",
+                    with_causes(&e)
+                )],
+            ),
         };
         self.verification = Verification {
             at_ms: now.unix_ms,

@@ -24,6 +24,7 @@ use lb_common::{
 
 use crate::{
     balance::image::{self, Image},
+    causes::with_causes,
     dataplane::{
         DataPlane, OBJECT,
         pins::{Pins, PinsError},
@@ -258,8 +259,9 @@ impl Kernel {
         let pin = self.pins.path(&format!("{LINK}{index}"));
         let program = program(&mut self.object)?;
         if pin.exists() {
-            let link = PinnedLink::from_pin(&pin).map_err(|e| failed(chain(&e)))?;
-            let link = XdpLink::try_from(FdLink::from(link)).map_err(|e| failed(chain(&e)))?;
+            let link = PinnedLink::from_pin(&pin).map_err(|e| failed(with_causes(&e)))?;
+            let link =
+                XdpLink::try_from(FdLink::from(link)).map_err(|e| failed(with_causes(&e)))?;
             match program.attach_to_link(link) {
                 Ok(_) => return Ok(true),
                 // The interface that the link was made for is gone, another has its index.
@@ -269,7 +271,7 @@ impl Kernel {
                         source,
                     })?;
                 }
-                Err(e) => return Err(failed(chain(&e))),
+                Err(e) => return Err(failed(with_causes(&e))),
             }
         }
         let hook = match mode {
@@ -279,12 +281,12 @@ impl Kernel {
         let id = program
             .attach_to_if_index(index, hook)
             .map_err(|e| failed(remedy(&e, mode)))?;
-        let link = program.take_link(id).map_err(|e| failed(chain(&e)))?;
+        let link = program.take_link(id).map_err(|e| failed(with_causes(&e)))?;
         // A link by netlink cannot be pinned and would be lost with this process.
         let link: FdLink = link.try_into().map_err(|e: LinkError| {
             failed(format!(
                 "{}; the kernel takes no link here (5.9 or later does)",
-                chain(&e)
+                with_causes(&e)
             ))
         })?;
         link.pin(&pin).map_err(|source| Error::Pin {
@@ -552,19 +554,6 @@ fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     None
 }
 
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        next = error.source();
-    }
-    text
-}
-
 fn remedy(error: &ProgramError, mode: XdpMode) -> String {
     match os_error(error) {
         Some(libc::EBUSY | libc::EEXIST) => {
@@ -579,9 +568,9 @@ fn remedy(error: &ProgramError, mode: XdpMode) -> String {
         Some(libc::EINVAL | libc::ERANGE) if mode == XdpMode::Native => format!(
             "{}; the driver refuses native XDP in its present setting: try a smaller MTU, fewer \
              queues, or LRO off",
-            chain(error)
+            with_causes(error)
         ),
         Some(libc::EPERM | libc::EACCES) => "not permitted: run as root".to_owned(),
-        _ => chain(error),
+        _ => with_causes(error),
     }
 }

@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     health::{
         probe::{self, Outcome},
-        schedule::Schedule,
+        schedule::{self, Schedule},
     },
     model::{Backend, HealthCheck, Service},
 };
@@ -61,7 +61,14 @@ impl Driver {
         reason = "given away, so that the channel ends with the driver's tasks"
     )]
     pub fn spawn(services: &[Service], reports: Sender<Report>) -> Self {
-        Self::spawn_with(services, &reports, |check, address| async move {
+        let mut services = services.to_vec();
+        for check in services
+            .iter_mut()
+            .filter_map(|service| service.health.as_mut())
+        {
+            check.interval = schedule::grid(check.interval);
+        }
+        Self::spawn_with(&services, &reports, |check, address| async move {
             probe::run(&check, address).await
         })
     }

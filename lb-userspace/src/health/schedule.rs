@@ -19,6 +19,14 @@ pub const FIRST_ROUND: Duration = Duration::from_secs(1);
 /// From one start to the next it is an interval ±10 %, and any number of intervals as exactly.
 const JITTER: f64 = 0.1;
 
+/// The grid on which no two starts are further apart than `longest`, jitter included.
+///
+/// So a dead backend is out after interval × fall + time-out, whatever chance does.
+#[must_use]
+pub fn grid(longest: Duration) -> Duration {
+    longest.div_f64(1.0 + JITTER)
+}
+
 /// The probe times of one backend.
 #[derive(Clone, Debug)]
 pub struct Schedule {

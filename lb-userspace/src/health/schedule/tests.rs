@@ -140,3 +140,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn on_its_grid_an_interval_is_the_longest_gap() {
+    let (interval, start) = (Duration::from_secs(1), now());
+    let mut schedule = Schedule::new(grid(interval), start, 0, 1);
+    let mut last = schedule.first();
+    for random in [0.0, 0.999_999, 0.0, 0.5, 0.999_999] {
+        let next = schedule.next(last, random);
+        assert!(next - last <= interval, "{:?}", next - last);
+        last = next;
+    }
+}
