@@ -55,7 +55,7 @@ fn a_killed_backend_hurts_only_its_own_and_comes_back_to_its_slots() {
     std::thread::sleep(Duration::from_secs(3));
 
     let dead = servers[1].name().to_owned();
-    let killed_at = clock::now_ms();
+    let killed_at = clock::now_ms() as f64;
     servers[1].kill();
     let status = wait::until("the dead backend to leave the ring", PATIENCE, || {
         let status = daemon.status()?;

@@ -143,7 +143,7 @@ proptest! {
 
 #[test]
 fn on_its_grid_an_interval_is_the_longest_gap() {
-    let (interval, start) = (Duration::from_secs(1), now());
+    let (interval, start) = (Duration::from_secs(1), Instant::now());
     let mut schedule = Schedule::new(grid(interval), start, 0, 1);
     let mut last = schedule.first();
     for random in [0.0, 0.999_999, 0.0, 0.5, 0.999_999] {
