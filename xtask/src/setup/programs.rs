@@ -8,7 +8,7 @@ use super::{Missing, debian};
 use crate::steps::Step;
 
 /// Program, Debian package, purpose.
-const PROGRAMS: [(&str, &str, &str); 8] = [
+const PROGRAMS: [(&str, &str, &str); 9] = [
     ("ip", "iproute2", "network namespaces and veth pairs"),
     ("ethtool", "ethtool", "checksum offload of veth pairs"),
     (
@@ -19,6 +19,11 @@ const PROGRAMS: [(&str, &str, &str); 8] = [
     ("curl", "curl", "single requests"),
     ("python3", "python3", "the traffic client"),
     ("wrk", "wrk", "floods of requests"),
+    (
+        "ping",
+        "iputils-ping",
+        "fragments and echoes for the host itself",
+    ),
     ("cc", "gcc", "a linker for host programs"),
     ("dpkg-deb", "dpkg", "unpacking a private nginx"),
 ];
