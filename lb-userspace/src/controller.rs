@@ -150,11 +150,19 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
         tokio::time::Instant::from_std(Now::read().instant) + state.first_round() + PATIENCE;
     let mut hops_seen = false;
     loop {
+        // A probe that changes nothing is shown with the next tick: thousands come in a second.
+        let mut news = false;
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             report = reports.recv() => match report {
-                Some(report) => state.observe(&report),
+                Some(report) => {
+                    state.observe(&report);
+                    // What fell together is published together.
+                    while let Ok(report) = reports.try_recv() {
+                        state.observe(&report);
+                    }
+                }
                 // Without a probed backend there is nobody to report.
                 None => future::pending().await,
             },
@@ -165,8 +173,14 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
                     hops_seen = true;
                 }
             }
-            _ = tick.tick() => state.tick(Now::read()),
-            _ = verify.tick() => state.verify(Now::read()),
+            _ = tick.tick() => {
+                state.tick(Now::read());
+                news = true;
+            }
+            _ = verify.tick() => {
+                state.verify(Now::read());
+                news = true;
+            }
             () = sleep_until(deadline), if !state.attached() => {
                 state.stop_waiting();
                 hops_seen = true;
@@ -175,17 +189,21 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
         if hops_seen && state.knows_enough() {
             // A refused publication leaves the kernel with the tables before; try again with the
             // next event.
-            if let Err(e) = state.publish(Now::read()) {
-                error!(
+            match state.publish(Now::read()) {
+                Ok(looked) => news |= looked,
+                Err(e) => error!(
                     "tables not published, the kernel goes on with those before: {}",
                     with_causes(&e)
-                );
+                ),
             }
             if !state.attached() && state.generation() > 0 {
                 state.attach()?;
+                news = true;
             }
         }
-        status_in.send_replace(state.status(Now::read()));
+        if news {
+            status_in.send_replace(state.status(Now::read()));
+        }
     }
     info!(
         "ending; the kernel goes on forwarding by generation {}",

@@ -3,7 +3,7 @@
 use lb_common::layout::Slot;
 use log::{info, warn};
 
-use super::{Now, load::Load, state::ServiceState};
+use super::{load::Load, state::ServiceState};
 use crate::{
     admin::proto,
     balance::image::{Image, Numbers, vips},
@@ -224,7 +224,7 @@ fn describe(service: &Service, load: &Load) -> String {
 }
 
 /// Logs the flows' verdict when it is another than the last one logged.
-pub(super) fn log_change(service: &Service, load: &mut Load, _: Now) {
+pub(super) fn log_change(service: &Service, load: &mut Load) {
     if service.key.protocol == Protocol::Udp {
         return;
     }

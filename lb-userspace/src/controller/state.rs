@@ -292,10 +292,13 @@ impl State {
     }
 
     /// Publishes if the tables that follow from the present state are not those that packets
-    /// follow.
-    pub(super) fn publish(&mut self, now: Now) -> Result<(), Error> {
+    /// follow. Answers whether anything had happened that made it look.
+    ///
+    /// # Errors
+    /// Packets then go on following the tables before, and the next call tries again.
+    pub(super) fn publish(&mut self, now: Now) -> Result<bool, Error> {
         if !self.dirty {
-            return Ok(());
+            return Ok(false);
         }
         let next = self.plan();
         if self
@@ -304,7 +307,7 @@ impl State {
             .is_some_and(|live| live.forwards_like(&next))
         {
             self.dirty = false;
-            return Ok(());
+            return Ok(true);
         }
         self.kernel.publish(&next)?;
         self.dirty = false;
@@ -329,7 +332,7 @@ impl State {
         self.published_at_ms = Some(now.unix_ms);
         self.retarget();
         self.verify(now);
-        Ok(())
+        Ok(true)
     }
 
     fn plan(&self) -> Image {
@@ -458,7 +461,7 @@ impl State {
                     state
                         .load
                         .read(elapsed, now.unix_ms, counters, exits.unwrap_or_default());
-                    evenness::log_change(service, &mut state.load, now);
+                    evenness::log_change(service, &mut state.load);
                 }
                 (Err(e), _) | (_, Err(e)) => error!("{}: {}", service.name, with_causes(&e)),
             }

@@ -218,9 +218,32 @@ fn even(text: &str, story: &Story, shares: &[(String, f64)], (from, to): (u64, u
     }
 }
 
+/// How long after the return of a backend the connections in its slots may notice.
+const NOTICE_MS: f64 = 1_000.0;
+
 /// Whether requests failed only on the killed backend, and only until it was removed.
+///
+/// Flows are not tracked across changes of the ring yet: connections that began on other backends
+/// while this one was away move when it takes its slots back. Those are counted by themselves.
 fn only_its_own_fail(story: &Story) -> Promise {
     let victim = story.victim;
+    let mut begun = BTreeMap::<u64, f64>::new();
+    for record in story
+        .outcome
+        .records
+        .iter()
+        .filter(|r| r.kind == Kind::Kept)
+    {
+        let first = begun.entry(record.connection).or_insert(record.at_ms);
+        *first = first.min(record.at_ms);
+    }
+    let moves_back = |record: &&Record| {
+        let returned =
+            story.events.restarted as f64..=story.events.seen_returned as f64 + NOTICE_MS;
+        record.kind == Kind::Kept
+            && returned.contains(&record.at_ms)
+            && begun[&record.connection] >= story.events.killed as f64
+    };
     let excused = |record: &Record| {
         let others = record.backend.as_ref().is_some_and(|name| name != victim);
         end(record) >= story.events.killed as f64
@@ -228,8 +251,14 @@ fn only_its_own_fail(story: &Story) -> Promise {
             && !others
             && record.error.as_deref() != Some("moved")
     };
-    let (fine, bad): (Vec<_>, Vec<_>) = story.outcome.failures().partition(|r| excused(r));
-    let mut found = format!("{} failed then, {} otherwise", fine.len(), bad.len());
+    let (fine, rest): (Vec<_>, Vec<_>) = story.outcome.failures().partition(|r| excused(r));
+    let (back, bad): (Vec<_>, Vec<_>) = rest.into_iter().partition(moves_back);
+    let mut found = format!(
+        "{} failed then, {} moved back on its return, {} otherwise",
+        fine.len(),
+        back.len(),
+        bad.len()
+    );
     if let Some(first) = bad.first() {
         let after = first.at_ms - story.events.killed as f64;
         let error = first.error.as_deref().unwrap_or_default();
@@ -238,7 +267,10 @@ fn only_its_own_fail(story: &Story) -> Promise {
     }
     Promise {
         kept: bad.is_empty(),
-        text: format!("requests fail only on {victim}, and only until it is out"),
+        text: format!(
+            "requests fail only on {victim} and only until it is out; on its return, only \
+             connections that began in its absence move"
+        ),
         found,
     }
 }
