@@ -14,7 +14,7 @@ use std::{
 };
 
 use aya::{
-    TestRunOptions,
+    Ebpf, EbpfLoader, TestRunOptions,
     programs::{TestRun as _, Xdp},
 };
 use evenkeel_tests::run_dir::RunDir;
@@ -29,7 +29,7 @@ use lb_userspace::{
         image::{Image, Numbers, ServicePlan, Way},
         plan::Base,
     },
-    dataplane::{DataPlane as _, kernel::Kernel},
+    dataplane::{DataPlane as _, OBJECT, kernel::Kernel},
     model::{
         Backend, DataPlaneConfig, Mode, OnEmpty, Protocol, RingSlots, Service, ServiceKey,
         ServicePort, Weight, XdpMode,
@@ -135,6 +135,29 @@ pub(crate) fn open() -> (Kernel, RunDir) {
     };
     let kernel = Kernel::open(&config).unwrap_or_else(|error| panic!("{error}"));
     (kernel, dir)
+}
+
+/// Loads every program of the object once more, onto the maps of an open kernel: to run them while
+/// its owner publishes, and those that no controller loads.
+pub(crate) fn load_again(dir: &RunDir) -> Ebpf {
+    let mut loader = EbpfLoader::new();
+    for map in ["TABLES", "RINGS", "ENDPOINTS", "EXITS", "SYNS"] {
+        loader.map_pin_path(map, dir.bpf().join("evenkeel").join(map));
+    }
+    let mut object = loader.load(OBJECT).expect("the kernel takes the object");
+    for (name, program) in object.programs_mut() {
+        let program: &mut Xdp = program.try_into().expect("an XDP program");
+        program
+            .load()
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+    object
+}
+
+/// One of the object's programs.
+pub(crate) fn program<'a>(object: &'a Ebpf, name: &str) -> &'a Xdp {
+    let program = object.program(name).expect("the object has this program");
+    program.try_into().expect("an XDP program")
 }
 
 /// Runs a frame of at least 14 bytes once through a program: the action and the frame after it.
