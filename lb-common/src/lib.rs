@@ -25,5 +25,7 @@ pub mod host;
 pub mod layout;
 pub mod packet;
 pub mod tables;
+#[cfg(any(test, feature = "host"))]
+pub mod testing;
 pub mod verdict;
 pub mod wire;

@@ -3,6 +3,7 @@
 //! Compiled for the host too (never run there), so that clippy and the editor see it.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
+mod bench;
 mod frame;
 mod maps;
 
@@ -17,7 +18,16 @@ use crate::{
 /// Balances a frame. Kernel 5.9 or later, for the link that it is attached by.
 #[xdp]
 fn evenkeel(ctx: XdpContext) -> u32 {
-    match decide::process(&mut Frame::new(&ctx), &KernelTables, &KernelCounters) {
+    action(decide::process(
+        &mut Frame::new(&ctx),
+        &KernelTables,
+        &KernelCounters,
+    ))
+}
+
+#[inline(always)]
+fn action(verdict: Verdict) -> u32 {
+    match verdict {
         Verdict::Transmit => xdp_action::XDP_TX,
         Verdict::Pass(_) => xdp_action::XDP_PASS,
         Verdict::Drop(_) => xdp_action::XDP_DROP,

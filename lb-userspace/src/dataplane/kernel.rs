@@ -123,6 +123,10 @@ pub struct Unloaded {
     pub foreign: Vec<String>,
 }
 
+/// How many rings are published at once: each takes a file descriptor meanwhile, of which a
+/// process may have 1,024 by default, and each batch a wait for readers.
+const BATCH: usize = 256;
+
 const PROGRAM: &str = "program";
 const LINK: &str = "link-";
 
@@ -340,20 +344,23 @@ impl Kernel {
 
 impl DataPlane for Kernel {
     fn publish(&mut self, image: &Image) -> Result<(), Error> {
-        let mut changed = Vec::new();
-        for (&number, slots) in &image.rings {
-            if self.published.get(&number) != Some(slots) {
-                let mut ring = vec![Slot::steady(layout::NONE); RING_SLOTS];
-                ring[..slots.len()].copy_from_slice(slots);
-                changed.push((number, blob(&ring)?));
-            }
-        }
         let write = |source| Error::Io {
             action: "publish rings",
             source,
         };
-        if !changed.is_empty() {
-            let rings: Vec<_> = changed.iter().map(|(number, map)| (*number, map)).collect();
+        let changed: Vec<_> = image
+            .rings
+            .iter()
+            .filter(|(number, slots)| self.published.get(number) != Some(slots))
+            .collect();
+        for batch in changed.chunks(BATCH) {
+            let mut maps = Vec::with_capacity(batch.len());
+            for &(&number, slots) in batch {
+                let mut ring = vec![Slot::steady(layout::NONE); RING_SLOTS];
+                ring[..slots.len()].copy_from_slice(slots);
+                maps.push((number, blob(&ring)?));
+            }
+            let rings: Vec<_> = maps.iter().map(|(number, map)| (*number, map)).collect();
             syscall::update_inner(&self.outer_rings, &rings).map_err(write)?;
         }
         let tables = blob(std::slice::from_ref(&*image.tables))?;

@@ -227,22 +227,19 @@ const NOTICE_MS: f64 = 1_000.0;
 /// while this one was away move when it takes its slots back. Those are counted by themselves.
 fn only_its_own_fail(story: &Story) -> Promise {
     let victim = story.victim;
-    let mut begun = BTreeMap::<u64, f64>::new();
-    for record in story
+    // A long-lived connection that fails is opened anew under the same number.
+    let reopened: BTreeSet<u64> = story
         .outcome
-        .records
-        .iter()
-        .filter(|r| r.kind == Kind::Kept)
-    {
-        let first = begun.entry(record.connection).or_insert(record.at_ms);
-        *first = first.min(record.at_ms);
-    }
+        .failures()
+        .filter(|r| r.kind == Kind::Kept && r.at_ms < story.events.restarted as f64)
+        .map(|r| r.connection)
+        .collect();
     let moves_back = |record: &&Record| {
         let returned =
             story.events.restarted as f64..=story.events.seen_returned as f64 + NOTICE_MS;
         record.kind == Kind::Kept
             && returned.contains(&record.at_ms)
-            && begun[&record.connection] >= story.events.killed as f64
+            && reopened.contains(&record.connection)
     };
     let excused = |record: &Record| {
         let others = record.backend.as_ref().is_some_and(|name| name != victim);

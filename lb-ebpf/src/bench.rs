@@ -1,0 +1,67 @@
+//! Programs for the benchmark, which are never attached.
+//!
+//! `BPF_PROG_TEST_RUN` repeats one frame and keeps what the program wrote into it. So a frame
+//! that counts in its own payload, and takes its source and its VIP from the count, is a
+//! different flow at each repetition, without a map that would cost more than what is measured.
+
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use lb_common::{decide, packet::Packet};
+
+use crate::{
+    action,
+    frame::Frame,
+    maps::{KernelCounters, KernelTables},
+};
+
+/// Last two bytes of the source address, of an untagged IPv4 frame without options.
+const SOURCE: usize = 28;
+/// Last two bytes of the destination address.
+const DESTINATION: usize = 32;
+/// The source port.
+const PORT: usize = 34;
+/// Four counters after the TCP header: a flow and how many there are, a service and how many.
+const FLOW: usize = 54;
+const SERVICE: usize = FLOW + 8;
+
+/// Balances the next flow's frame.
+#[xdp]
+fn bench_flows(ctx: XdpContext) -> u32 {
+    let mut frame = Frame::new(&ctx);
+    if next(&mut frame).is_none() {
+        return xdp_action::XDP_ABORTED;
+    }
+    action(decide::process(&mut frame, &KernelTables, &KernelCounters))
+}
+
+/// The floor of [`bench_flows`]: makes the same frame and sends it back.
+#[xdp]
+fn bench_floor(ctx: XdpContext) -> u32 {
+    if next(&mut Frame::new(&ctx)).is_none() {
+        xdp_action::XDP_ABORTED
+    } else {
+        xdp_action::XDP_TX
+    }
+}
+
+/// Makes the frame the next flow's.
+#[inline(always)]
+fn next(frame: &mut Frame<'_>) -> Option<()> {
+    let flow = count(frame, FLOW)?;
+    frame.write(PORT, flow as u16)?;
+    frame.write(SOURCE, (flow >> 16) as u16)?;
+    let service = count(frame, SERVICE)?;
+    frame.write(DESTINATION, (service as u16).to_be())
+}
+
+/// Counts on, from the last back to zero.
+#[inline(always)]
+fn count(frame: &mut Frame<'_>, at: usize) -> Option<u32> {
+    let next = frame.read::<u32>(at)? + 1;
+    let next = if next < frame.read::<u32>(at + 4)? {
+        next
+    } else {
+        0
+    };
+    frame.write(at, next)?;
+    Some(next)
+}
