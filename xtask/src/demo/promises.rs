@@ -1,6 +1,9 @@
 //! What the demonstration promises, and whether it was kept.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use evenkeel_tests::traffic::{Kind, Outcome, Record};
 
