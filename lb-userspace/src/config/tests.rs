@@ -359,6 +359,62 @@ fn each_mistake_is_named_at_its_place() {
             "none",
         ),
         ("port = 80", "port = = 80".into(), 6, "", ""),
+        (
+            "[data_plane]",
+            "admin = [\"/x.sock\", \"adm\"]\n[data_plane]".into(),
+            1,
+            "admin",
+            "expected a table",
+        ),
+        (
+            "[data_plane]",
+            "admin = 3\n[data_plane]".into(),
+            1,
+            "admin",
+            "expected a table",
+        ),
+        (
+            "[data_plane]",
+            "admin = 1979-05-27\n[data_plane]".into(),
+            1,
+            "admin",
+            "a date",
+        ),
+        (
+            "[\"eth0\"]",
+            "[\"eth0\"]\nhash_seed = 9223372036854775808".into(),
+            3,
+            "data_plane.hash_seed",
+            "9223372036854775808",
+        ),
+        (
+            "[\"eth0\"]",
+            format!("[\"eth0\"]\nhash_seed = 1{}", "0".repeat(60)),
+            3,
+            "data_plane.hash_seed",
+            "overflow",
+        ),
+        (
+            "port = 80",
+            "port = 80\nhealth = [\"tcp\"]".into(),
+            7,
+            "services[0].health",
+            "expected a table",
+        ),
+        (
+            "[[services.backends]]\naddress = \"10.0.0.11\"",
+            "backends = 3".into(),
+            7,
+            "services[0].backends",
+            "expected a sequence",
+        ),
+        (
+            "[[services.backends]]\naddress = \"10.0.0.11\"",
+            "backends = [{ address = \"10.0.0.11\" }, 3]".into(),
+            7,
+            "services[0].backends[1]",
+            "expected a table",
+        ),
     ];
     for (from, to, line, field, part) in cases {
         let text = MINIMAL.replacen(from, &to, 1);
@@ -432,6 +488,40 @@ fn all_mistakes_are_found_at_once_and_shown_with_their_lines() {
     ] {
         assert!(shown.contains(part), "{part} is not in:\n{shown}");
     }
+}
+
+fn fields(found: &[Finding]) -> Vec<&str> {
+    found.iter().map(|finding| finding.field.as_str()).collect()
+}
+
+#[test]
+fn a_value_of_the_wrong_shape_hides_no_other_error() {
+    let text = MINIMAL
+        .replace("[\"eth0\"]", "[]")
+        .replace("[[services]]", "[services]");
+    let found = findings(&format!("admin = 3\n{text}"));
+    assert_eq!(
+        fields(&found),
+        ["admin", "data_plane.interfaces", "services"],
+        "{found:#?}"
+    );
+    let text = MINIMAL
+        .replace("port = 80", "port = 0\nbackends = 3")
+        .replace("[[services.backends]]\naddress = \"10.0.0.11\"\n", "");
+    let found = findings(&format!("services_ = 1\n{text}[[services]]\nname = 1\n"));
+    assert_eq!(
+        fields(&found),
+        [
+            "services_",
+            "services[0].port",
+            "services[0].backends",
+            "services[1].vip",
+            "services[1].port",
+            "services[1].backends",
+            "services[1].name"
+        ],
+        "{found:#?}"
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     num::{NonZeroU16, NonZeroU32},
-    ops::RangeInclusive,
+    ops::{Range, RangeInclusive},
     time::Duration,
 };
 
@@ -10,7 +10,7 @@ use super::field::Fields;
 use crate::{
     config::{
         findings::Report,
-        raw::{self, Held, Leaf, NumberOr, StatusRange, Table},
+        raw::{self, Held, Leaf, NumberOr, StatusRange},
     },
     model::{HealthCheck, HttpProbe, ProbeKind, Protocol, ServicePort},
 };
@@ -20,16 +20,16 @@ const LONGEST: Duration = Duration::from_secs(3600);
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Checks a `[services.health]`.
+/// Checks the `[services.health]` at `at`.
 pub(super) fn check(
-    table: &Table<raw::Health>,
+    raw: &raw::Health,
+    at: Range<usize>,
     path: &str,
     service_port: Option<ServicePort>,
     protocol: Option<Protocol>,
     report: &mut Report<'_>,
 ) -> Option<HealthCheck> {
-    let raw = table.0.get_ref();
-    let mut fields = Fields::new(path, table.0.span(), report);
+    let mut fields = Fields::new(path, at.clone(), report);
     let http = fields.required(
         "type",
         &raw.kind,
@@ -46,12 +46,12 @@ pub(super) fn check(
             .and_then(NonZeroU16::new)
             .ok_or_else(|| format!("is {port}"))
     });
-    let port = match (port?, service_port, protocol) {
-        (Some(port), ..) => Some(port),
-        (None, Some(ServicePort::Exact(port)), Some(Protocol::Tcp)) => Some(port),
-        (None, Some(_), Some(_)) => {
+    let port = match (port, service_port, protocol) {
+        (Some(Some(port)), ..) => Some(port),
+        (Some(None), Some(ServicePort::Exact(port)), Some(Protocol::Tcp)) => Some(port),
+        (Some(None), Some(_), Some(_)) => {
             fields.report(
-                table.0.span(),
+                at,
                 "port",
                 "is missing, and the service has no TCP port of its own to probe",
                 "give the TCP port that the backends answer checks on",
@@ -172,7 +172,7 @@ fn http_probe(
     })
 }
 
-fn place<T>(leaf: &Leaf<T>) -> Option<std::ops::Range<usize>> {
+fn place<T>(leaf: &Leaf<T>) -> Option<Range<usize>> {
     match leaf.held() {
         Held::Missing => None,
         Held::Good(_, at) | Held::Bad(_, at) => Some(at),
