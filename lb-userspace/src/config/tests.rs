@@ -185,10 +185,10 @@ fn each_mistake_is_named_at_its_place() {
         ),
         (
             "port = 80",
-            "port = 80\nmode = \"nat\"".into(),
+            "port = 80\nmode = \"dsl\"".into(),
             7,
             "services[0].mode",
-            "nat",
+            "is \"dsl\"",
         ),
         (
             "port = 80",
@@ -360,6 +360,294 @@ fn each_mistake_is_named_at_its_place() {
         ),
         ("port = 80", "port = = 80".into(), 6, "", ""),
         (
+            "port = 80",
+            health(
+                r#"type = "http"
+path = "/a b""#,
+            ),
+            9,
+            "services[0].health.path",
+            "is ",
+        ),
+        (
+            "port = 80",
+            health(
+                r#"type = "http"
+path = "/a#b""#,
+            ),
+            9,
+            "services[0].health.path",
+            "is ",
+        ),
+        (
+            "port = 80",
+            health(
+                r#"type = "http"
+path = "*""#,
+            ),
+            9,
+            "services[0].health.path",
+            "is ",
+        ),
+        (
+            "port = 80",
+            health(
+                r#"type = "http"
+path = "/ä""#,
+            ),
+            9,
+            "services[0].health.path",
+            "is ",
+        ),
+        (
+            "port = 80",
+            health(
+                r#"type = "http"
+path = "/\u0000""#,
+            ),
+            9,
+            "services[0].health.path",
+            "is ",
+        ),
+        (
+            "port = 80",
+            health(
+                r#"type = "http"
+host = "me@example.org""#,
+            ),
+            9,
+            "services[0].health.host",
+            "is ",
+        ),
+        (
+            "port = 80",
+            health(
+                r#"type = "http"
+host = "example.org:99999""#,
+            ),
+            9,
+            "services[0].health.host",
+            "is ",
+        ),
+        (
+            "port = 80",
+            health(
+                r#"type = "http"
+host = "example.org:""#,
+            ),
+            9,
+            "services[0].health.host",
+            "is ",
+        ),
+        (
+            "port = 80",
+            health(
+                r#"type = "http"
+host = "example.org:+80""#,
+            ),
+            9,
+            "services[0].health.host",
+            "is ",
+        ),
+        (
+            "port = 80",
+            health(
+                r#"type = "http"
+host = "example.org:0""#,
+            ),
+            9,
+            "services[0].health.host",
+            "is ",
+        ),
+        (
+            "port = 80",
+            health(
+                r#"type = "http"
+host = ":80""#,
+            ),
+            9,
+            "services[0].health.host",
+            "is ",
+        ),
+        (
+            "port = 80",
+            health(
+                r#"type = "http"
+host = "a/b""#,
+            ),
+            9,
+            "services[0].health.host",
+            "is ",
+        ),
+        (
+            "port = 80",
+            health(
+                r#"type = "http"
+host = "[::1""#,
+            ),
+            9,
+            "services[0].health.host",
+            "is ",
+        ),
+        (
+            "port = 80",
+            health(
+                r#"type = "http"
+host = "a b""#,
+            ),
+            9,
+            "services[0].health.host",
+            "is ",
+        ),
+        (
+            "port = 80",
+            health(
+                r#"type = "http"
+host = "ä""#,
+            ),
+            9,
+            "services[0].health.host",
+            "is ",
+        ),
+        (
+            "port = 80",
+            health(
+                r#"type = "http"
+status = ["+200"]"#,
+            ),
+            9,
+            "services[0].health.status",
+            "no range",
+        ),
+        (
+            "port = 80",
+            health(
+                r#"type = "http"
+status = ["0200"]"#,
+            ),
+            9,
+            "services[0].health.status",
+            "no range",
+        ),
+        (
+            "port = 80",
+            health(
+                r#"type = "http"
+status = ["200-+299"]"#,
+            ),
+            9,
+            "services[0].health.status",
+            "no range",
+        ),
+        (
+            "eth0",
+            r#"."#.into(),
+            2,
+            "data_plane.interfaces",
+            "cannot be",
+        ),
+        (
+            "eth0",
+            r#".."#.into(),
+            2,
+            "data_plane.interfaces",
+            "cannot be",
+        ),
+        (
+            "eth0",
+            r#"a/b"#.into(),
+            2,
+            "data_plane.interfaces",
+            "cannot be",
+        ),
+        (
+            "eth0",
+            r#"a:b"#.into(),
+            2,
+            "data_plane.interfaces",
+            "cannot be",
+        ),
+        (
+            "eth0",
+            r#"a b"#.into(),
+            2,
+            "data_plane.interfaces",
+            "cannot be",
+        ),
+        (
+            "eth0",
+            r#"a\u0007"#.into(),
+            2,
+            "data_plane.interfaces",
+            "cannot be",
+        ),
+        (
+            "eth0",
+            r#"ä"#.into(),
+            2,
+            "data_plane.interfaces",
+            "cannot be",
+        ),
+        (
+            "eth0",
+            r#"\u00a0"#.into(),
+            2,
+            "data_plane.interfaces",
+            "cannot be",
+        ),
+        (
+            "eth0",
+            r#"a234567890123456"#.into(),
+            2,
+            "data_plane.interfaces",
+            "cannot be",
+        ),
+        (
+            "[\"eth0\"]",
+            r#"["eth0"]
+pins = "/a\u0000b""#
+                .into(),
+            3,
+            "data_plane.pins",
+            "zero byte",
+        ),
+        (
+            "port = 80",
+            r#"port = 80
+mode = "ipip""#
+                .into(),
+            7,
+            "services[0].mode",
+            "not supported yet",
+        ),
+        (
+            "port = 80",
+            r#"port = 80
+mode = "gue""#
+                .into(),
+            7,
+            "services[0].mode",
+            "not supported yet",
+        ),
+        (
+            "port = 80",
+            r#"port = 80
+mode = "nat""#
+                .into(),
+            7,
+            "services[0].mode",
+            "not supported yet",
+        ),
+        (
+            "port = 80",
+            r#"port = 80
+mode = "snat""#
+                .into(),
+            7,
+            "services[0].mode",
+            "not supported yet",
+        ),
+        (
             "[data_plane]",
             "admin = [\"/x.sock\", \"adm\"]\n[data_plane]".into(),
             1,
@@ -450,6 +738,87 @@ fn what_stands_twice_names_its_first_place() {
             .any(|p| p.contains("taken by the service in line 3")),
         "{problems:?}"
     );
+}
+
+#[test]
+fn what_stands_often_names_its_first_place_each_time() {
+    let again = "[[services.backends]]\naddress = \"10.0.0.11\"\n";
+    let found = findings(&format!("{MINIMAL}{again}{again}"));
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(
+        found.iter().all(|f| f.problem.contains("line 8")),
+        "{found:#?}"
+    );
+    let service = MINIMAL.split_once("name = \"web\"").unwrap().1;
+    let again = |name| format!("[[services]]\nname = \"{name}\"{service}");
+    let found = findings(&format!("{MINIMAL}{}{}", again("b"), again("c")));
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(
+        found.iter().all(|f| f.problem.contains("line 3")),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn a_wrong_health_port_hides_no_other_error() {
+    let health = "port = 80\n[services.health]\nport = 0\ninterval = \"1\"\nrise = 0\npath = 1";
+    let found = findings(&MINIMAL.replace("port = 80", health));
+    assert_eq!(
+        fields(&found),
+        ["type", "port", "interval", "rise", "path"].map(|key| format!("services[0].health.{key}")),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn a_wrong_backend_hides_nothing_about_the_others() {
+    let backends = "name = \"B!\"\nweight = 0\n[[services.backends]]\n\
+                    address = \"198.51.100.10\"\nweight = 0\ncapacity = 5\n";
+    let found = findings(&format!("{MINIMAL}{backends}").replace("port = 80", "port = 0"));
+    let problems = found.iter().map(|f| f.problem.as_str()).collect::<String>();
+    for part in ["B!", "every weight is 0", "1 of 2", "is the VIP"] {
+        assert!(problems.contains(part), "{part}: {found:#?}");
+    }
+}
+
+#[test]
+fn paths_and_hosts_that_can_be_asked_for_are_taken() {
+    let with = |line: &str| {
+        MINIMAL.replace(
+            "port = 80",
+            &format!("port = 80\n[services.health]\ntype = \"http\"\n{line}"),
+        )
+    };
+    for line in [
+        "path = \"/\"",
+        "path = \"/a%20b?c=d&e\"",
+        "host = \"www.example.org:8080\"",
+        "host = \"[2001:db8::1]:80\"",
+        "host = \"10.0.0.1\"",
+        "status = [200, \"204-206\"]",
+    ] {
+        parse("f.toml", &with(line)).unwrap_or_else(|e| panic!("{line}: {e}"));
+    }
+}
+
+#[test]
+fn the_schema_says_what_is_required_and_what_holds_without() {
+    let schema = schema();
+    assert_eq!(
+        schema["required"],
+        serde_json::json!(["data_plane", "services"])
+    );
+    let service = &schema["$defs"]["Service"];
+    assert_eq!(
+        service["required"],
+        serde_json::json!(["name", "vip", "port", "backends"])
+    );
+    assert_eq!(service["properties"]["protocol"]["default"], "tcp");
+    assert_eq!(
+        service["properties"]["on_empty"]["enum"],
+        serde_json::json!(["drop", "pass"])
+    );
+    assert!(!schema.to_string().contains("\"null\""));
 }
 
 #[test]

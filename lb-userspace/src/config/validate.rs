@@ -130,11 +130,11 @@ fn data_plane(
             return Err("is empty".to_owned());
         }
         for (index, name) in names.iter().enumerate() {
-            if name.is_empty() || name.len() > 15 || name.contains(['/', ' ']) {
-                return Err(format!("'{name}' cannot be the name of an interface"));
+            if !interface(name) {
+                return Err(format!("{name:?} cannot be the name of an interface"));
             }
             if names[..index].contains(name) {
-                return Err(format!("names '{name}' twice"));
+                return Err(format!("names {name:?} twice"));
             }
         }
         Ok(names.clone())
@@ -244,7 +244,13 @@ fn service(
         Protocol::Tcp,
         &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)],
     );
-    let mode = fields.word("mode", &raw.mode, Mode::Dsr, &[("dsr", Mode::Dsr)]);
+    let mode = fields.optional("mode", &raw.mode, "give \"dsr\"", |mode| {
+        match mode.as_str() {
+            "dsr" => Ok(Mode::Dsr),
+            "ipip" | "gue" | "nat" | "snat" => Err(format!("\"{mode}\" is not supported yet")),
+            _ => Err(format!("is \"{mode}\"")),
+        }
+    });
     let sizes = format!(
         "give a power of two from {} to {}",
         RingSlots::MIN,
@@ -271,8 +277,9 @@ fn service(
             port,
             protocol,
         };
-        if let Some(first) = seen.keys.insert(key, at.clone()) {
-            let line = report.line(&first);
+        let first = seen.keys.entry(key).or_insert_with(|| at.clone());
+        if *first != at {
+            let line = report.line(first);
             report.add(
                 at.clone(),
                 path,
@@ -307,7 +314,7 @@ fn service(
             port: port?,
             protocol: protocol?,
         },
-        mode: mode?,
+        mode: mode?.unwrap_or(Mode::Dsr),
         ring_slots,
         on_empty: on_empty?,
         health: health?,
@@ -432,6 +439,16 @@ fn backend(
     })
 }
 
+/// Whether the kernel takes it for an interface's name. It takes bytes beyond ASCII too, but not
+/// what a terminal shows as something else than it is.
+fn interface(name: &str) -> bool {
+    (1..=15).contains(&name.len())
+        && !matches!(name, "." | "..")
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':'))
+}
+
 fn name(text: &str, others: &str) -> Result<Arc<str>, String> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let fits = (1..=63).contains(&text.len())
@@ -467,6 +484,8 @@ fn absolute(text: &str, longest: usize) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if !path.is_absolute() {
         Err(format!("\"{text}\" is not absolute"))
+    } else if text.contains('\0') {
+        Err(format!("{text:?} holds a zero byte"))
     } else if text.len() > longest {
         Err(format!("is {} bytes long", text.len()))
     } else {
