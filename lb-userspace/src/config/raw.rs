@@ -134,7 +134,8 @@ pub(super) enum NumberOr<W> {
 /// The word that [`NumberOr`] takes, for the schema.
 pub(super) trait Words {
     const NAME: &'static str;
-    const PATTERN: &'static str;
+    /// The keyword that restricts the word, and its value.
+    const WORD: (&'static str, &'static str);
     const MINIMUM: u16;
     const MAXIMUM: u16;
 }
@@ -170,7 +171,7 @@ impl<W: Words> JsonSchema for NumberOr<W> {
         schemars::json_schema!({
             "anyOf": [
                 { "type": "integer", "minimum": W::MINIMUM, "maximum": W::MAXIMUM },
-                { "type": "string", "pattern": W::PATTERN },
+                { "type": "string", (W::WORD.0): W::WORD.1 },
             ]
         })
     }
@@ -181,7 +182,7 @@ pub(super) struct AnyPort;
 
 impl Words for AnyPort {
     const NAME: &'static str = "Port";
-    const PATTERN: &'static str = "^any$";
+    const WORD: (&'static str, &'static str) = ("const", "any");
     const MINIMUM: u16 = 1;
     const MAXIMUM: u16 = u16::MAX;
 }
@@ -191,7 +192,7 @@ pub(super) struct StatusRange;
 
 impl Words for StatusRange {
     const NAME: &'static str = "Status";
-    const PATTERN: &'static str = "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$";
+    const WORD: (&'static str, &'static str) = ("pattern", "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$");
     const MINIMUM: u16 = 100;
     const MAXIMUM: u16 = 599;
 }

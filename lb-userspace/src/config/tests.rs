@@ -894,6 +894,36 @@ fn a_value_of_the_wrong_shape_hides_no_other_error() {
 }
 
 #[test]
+fn a_finding_is_shown_with_its_own_line_only() {
+    let text = MINIMAL.replace("name = \"web\"", "name = \"ä\" # é\r\nvip_ = '''\na\n'''");
+    let Err(found) = parse("f.toml", &text) else {
+        panic!("taken for valid")
+    };
+    let shown: Vec<_> = found.iter().map(ToString::to_string).collect();
+    let lines: Vec<_> = found.iter().map(|f| (f.line, f.column)).collect();
+    assert_eq!(lines, [(4, 8), (5, 1)], "{shown:#?}");
+    for (shown, parts) in shown.iter().zip([
+        ["f.toml:4:8", "4 | name = \"ä\" # é", "       ^^^"],
+        ["f.toml:5:1", "5 | vip_ = '''", "  | ^^^^ unknown key"],
+    ]) {
+        for part in parts {
+            assert!(shown.contains(part), "{part} is not in:\n{shown}");
+        }
+        assert!(!shown.contains("[[services]]"), "{shown}");
+    }
+}
+
+#[test]
+fn many_findings_in_a_large_file_are_shown_at_once() {
+    let backends = "[[services.backends]]\naddress = \"nowhere\"\n".repeat(5_000);
+    let Err(found) = parse("f.toml", &format!("{MINIMAL}{backends}")) else {
+        panic!("taken for valid")
+    };
+    let shown = found.to_string();
+    assert!(shown.contains("f.toml:10008:11"), "no last finding");
+}
+
+#[test]
 fn a_misspelt_key_is_set_right() {
     let found = findings(&MINIMAL.replace("address =", "adress ="));
     assert!(
@@ -905,7 +935,7 @@ fn a_misspelt_key_is_set_right() {
 proptest::proptest! {
     #[test]
     fn no_text_makes_it_panic(text in ".{0,200}") {
-        let _ = parse("f.toml", &text);
+        let _ = parse("f.toml", &text).map_err(|findings| findings.to_string());
     }
 
     #[test]
@@ -920,6 +950,7 @@ proptest::proptest! {
         let text = String::from_utf8_lossy(&bytes);
         if let Err(findings) = parse("f.toml", &text) {
             proptest::prop_assert!(findings.iter().next().is_some());
+            proptest::prop_assert!(findings.to_string().contains("f.toml:"));
         }
     }
 }
