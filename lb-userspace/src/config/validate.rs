@@ -1,12 +1,13 @@
 //! From the file as it is written to a configuration that can be trusted.
 
+mod backends;
 mod field;
 mod health;
 
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
-    num::{NonZeroU16, NonZeroU32},
+    num::NonZeroU16,
     ops::Range,
     path::PathBuf,
     sync::Arc,
@@ -15,11 +16,11 @@ use std::{
 use self::field::Fields;
 use super::{
     findings::Report,
-    raw::{self, Held, Leaf, NumberOr, Table, Tables},
+    raw::{self, AnyPort, Held, Leaf, NumberOr, Table, Tables},
 };
 use crate::model::{
-    AdminConfig, Backend, Config, DataPlaneConfig, Mode, OnEmpty, Protocol, RingSlots, Service,
-    ServiceKey, ServicePort, Weight, XdpMode,
+    AdminConfig, Config, DataPlaneConfig, Mode, OnEmpty, Protocol, RingSlots, Service, ServiceKey,
+    ServicePort, XdpMode,
 };
 
 /// Most services in a file, as many as the tables hold.
@@ -224,33 +225,14 @@ fn service(
         "give one address, as in \"198.51.100.10\"",
         |text| unicast(text),
     );
-    let port = fields.required(
-        "port",
-        &raw.port,
-        "give 1 to 65535, or \"any\"",
-        |port| match port {
-            NumberOr::Number(number) => u16::try_from(*number)
-                .ok()
-                .and_then(NonZeroU16::new)
-                .map(ServicePort::Exact)
-                .ok_or_else(|| format!("is {number}")),
-            NumberOr::Word(word, _) if word == "any" => Ok(ServicePort::Any),
-            NumberOr::Word(word, _) => Err(format!("is \"{word}\"")),
-        },
-    );
+    let port = fields.required("port", &raw.port, "give 1 to 65535, or \"any\"", port);
     let protocol = fields.word(
         "protocol",
         &raw.protocol,
         Protocol::Tcp,
         &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)],
     );
-    let mode = fields.optional("mode", &raw.mode, "give \"dsr\"", |mode| {
-        match mode.as_str() {
-            "dsr" => Ok(Mode::Dsr),
-            "ipip" | "gue" | "nat" | "snat" => Err(format!("\"{mode}\" is not supported yet")),
-            _ => Err(format!("is \"{mode}\"")),
-        }
-    });
+    let mode = fields.optional("mode", &raw.mode, "give \"dsr\"", |text| mode(text));
     let sizes = format!(
         "give a power of two from {} to {}",
         RingSlots::MIN,
@@ -296,7 +278,7 @@ fn service(
         Some(None) => Some(None),
         None => None,
     };
-    let backends = backends(&raw.backends, path, &at, seen, report);
+    let backends = backends::check(&raw.backends, path, &at, seen, report);
     let ring_slots = ring_slots?.unwrap_or(RingSlots::DEFAULT);
     let count = raw.backends.good().map_or(0, Vec::len);
     if count > ring_slots.count() {
@@ -322,121 +304,24 @@ fn service(
     })
 }
 
-/// What a service's backends say together, as far as it can be read.
-#[derive(Default)]
-struct Peers {
-    names: BTreeMap<String, Range<usize>>,
-    addresses: BTreeMap<String, Range<usize>>,
-    /// Those whose weight is 0.
-    idle: usize,
-    /// Those that declare a capacity.
-    declared: usize,
-    /// Those that are tables.
-    count: usize,
-}
-
-fn backends(
-    raw: &Tables<raw::Backend>,
-    path: &str,
-    at: &Range<usize>,
-    seen: &mut Seen,
-    report: &mut Report<'_>,
-) -> Option<Vec<Backend>> {
-    let field = format!("{path}.backends");
-    let tables = match held(raw, &field, "write each as [[services.backends]]", report)? {
-        Some((tables, _)) if !tables.is_empty() => tables,
-        _ => {
-            let remedy = "add at least one [[services.backends]]";
-            report.add(at.clone(), &field, "there is none", remedy);
-            return None;
-        }
-    };
-    let mut peers = Peers::default();
-    let backends: Vec<Option<Backend>> = tables
-        .iter()
-        .enumerate()
-        .map(|(index, table)| {
-            let path = format!("{field}[{index}]");
-            let (table, at) = held(table, &path, "write it as [[services.backends]]", report)??;
-            backend(&table.0, at, &path, &mut peers, seen, report)
-        })
-        .collect();
-    if peers.idle == tables.len() {
-        report.add(
-            at.clone(),
-            &field,
-            "every weight is 0: no backend would take a connection",
-            "give at least one backend a weight of 1 or more",
-        );
-    }
-    let Peers {
-        declared, count, ..
-    } = peers;
-    if declared != 0 && declared != count {
-        report.add(
-            at.clone(),
-            &field,
-            format!("{declared} of {count} backends declare a capacity"),
-            "declare it for all of them or for none: they are compared with each other",
-        );
-    }
-    backends.into_iter().collect()
-}
-
-fn backend(
-    raw: &raw::Backend,
-    at: Range<usize>,
-    path: &str,
-    peers: &mut Peers,
-    seen: &mut Seen,
-    report: &mut Report<'_>,
-) -> Option<Backend> {
-    let mut fields = Fields::new(path, at.clone(), report);
-    let address = fields.required(
-        "address",
-        &raw.address,
-        "give one address, as in \"10.0.0.11\"",
-        |text| unicast(text),
-    );
-    let address = address.filter(|address| {
-        let text = address.to_string();
-        fields.unique("address", &raw.address, &text, &mut peers.addresses)
-    });
-    if let Some(address) = address {
-        seen.backends.push((address, format!("{path}.address"), at));
-    }
-    let name = fields.optional("name", &raw.name, NAME, |text| name(text, "._-:"));
-    let name = match (name, address) {
-        (Some(Some(name)), _) => Some(name),
-        (Some(None), Some(address)) => Some(Arc::from(address.to_string())),
-        _ => None,
-    };
-    let name = name.filter(|name| fields.unique("name", &raw.name, name, &mut peers.names));
-    let weight = fields.number(
-        "weight",
-        &raw.weight,
-        i64::from(Weight::DEFAULT.number()),
-        0..=i64::from(Weight::MAX),
-        " (0 takes no new connections)",
-    );
-    let shares = "give a whole number from 1 to 1000000";
-    let capacity = fields.optional("capacity", &raw.capacity, shares, |&number| {
-        u32::try_from(number)
+fn port(port: &NumberOr<AnyPort>) -> Result<ServicePort, String> {
+    match port {
+        NumberOr::Number(number) => u16::try_from(*number)
             .ok()
-            .filter(|number| *number <= 1_000_000)
-            .and_then(NonZeroU32::new)
-            .ok_or_else(|| format!("is {number}"))
-    });
-    peers.count += 1;
-    peers.idle += usize::from(weight == Some(0));
-    peers.declared += usize::from(!matches!(raw.capacity.held(), Held::Missing));
-    let weight = weight.and_then(|weight| Weight::new(u16::try_from(weight).ok()?));
-    Some(Backend {
-        name: name?,
-        address: address?,
-        weight: weight?,
-        capacity: capacity?,
-    })
+            .and_then(NonZeroU16::new)
+            .map(ServicePort::Exact)
+            .ok_or_else(|| format!("is {number}")),
+        NumberOr::Word(word, _) if word == "any" => Ok(ServicePort::Any),
+        NumberOr::Word(word, _) => Err(format!("is \"{word}\"")),
+    }
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "dsr" => Ok(Mode::Dsr),
+        "ipip" | "gue" | "nat" | "snat" => Err(format!("\"{text}\" is not supported yet")),
+        _ => Err(format!("is \"{text}\"")),
+    }
 }
 
 /// Whether the kernel takes it for an interface's name. It takes bytes beyond ASCII too, but not

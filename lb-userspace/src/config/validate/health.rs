@@ -49,8 +49,8 @@ pub(super) fn check(
             .ok_or_else(|| format!("is {port}"))
     });
     let port = match (port, service_port, protocol) {
-        (Some(Some(port)), ..) => Some(port),
-        (Some(None), Some(ServicePort::Exact(port)), Some(Protocol::Tcp)) => Some(port),
+        (Some(Some(port)), ..)
+        | (Some(None), Some(ServicePort::Exact(port)), Some(Protocol::Tcp)) => Some(port),
         (Some(None), Some(_), Some(_)) => {
             fields.report(
                 at,
