@@ -74,7 +74,7 @@ fn field(steps: &[String]) -> String {
     let mut text = String::new();
     for step in steps {
         if step.bytes().all(|byte| byte.is_ascii_digit()) {
-            text.push_str(&format!("[{step}]"));
+            text.extend(["[", step.as_str(), "]"]);
         } else {
             text.push_str(if text.is_empty() { "" } else { "." });
             text.push_str(step);
