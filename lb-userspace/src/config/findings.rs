@@ -1,6 +1,6 @@
 //! What is wrong with a file, for people and for programs.
 
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, sync::Arc};
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde::Serialize;
@@ -20,8 +20,42 @@ pub struct Finding {
     pub problem: String,
     /// What would be right.
     pub remedy: String,
+    /// The whole file's text, shared by all findings.
     #[serde(skip)]
-    rendered: String,
+    text: Arc<str>,
+    /// What of the text is to blame, within one line.
+    #[serde(skip)]
+    at: Range<usize>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let title = match self.field.as_str() {
+            "" => self.problem.clone(),
+            field => format!("{field}: {}", self.problem),
+        };
+        // The renderer goes through all of its source, so it gets no more than one line.
+        let start = line_start(&self.text, self.at.start);
+        let line = self.text[start..].split('\n').next().unwrap_or_default();
+        let snippet = Snippet::source(line)
+            .line_start(self.line)
+            .path(self.file.as_str())
+            .annotation(
+                AnnotationKind::Primary
+                    .span(self.at.start - start..self.at.end - start)
+                    .label(self.problem.as_str()),
+            );
+        let group = Level::ERROR
+            .primary_title(title.as_str())
+            .element(snippet)
+            .element(Level::HELP.message(self.remedy.as_str()));
+        f.write_str(&Renderer::plain().render(&[group]))
+    }
+}
+
+/// Where the line that holds a byte begins.
+fn line_start(text: &str, at: usize) -> usize {
+    text[..at].rfind('\n').map_or(0, |end| end + 1)
 }
 
 /// Everything that is wrong with a file, in its order; at least one thing.
@@ -48,7 +82,7 @@ impl<'a> IntoIterator for &'a Findings {
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for finding in &self.0 {
-            writeln!(f, "{}\n", finding.rendered)?;
+            writeln!(f, "{finding}\n")?;
         }
         let (count, file) = (self.0.len(), self.0.first().map_or("", |first| &first.file));
         write!(
@@ -62,15 +96,18 @@ impl fmt::Display for Findings {
 /// Collects findings while a file is gone through.
 pub(super) struct Report<'t> {
     file: &'t str,
-    text: &'t str,
-    findings: Vec<(usize, Finding)>,
+    text: Arc<str>,
+    /// Where each line but the first begins.
+    lines: Vec<usize>,
+    findings: Vec<Finding>,
 }
 
 impl<'t> Report<'t> {
-    pub(super) fn new(file: &'t str, text: &'t str) -> Self {
+    pub(super) fn new(file: &'t str, text: &str) -> Self {
         Self {
             file,
-            text,
+            text: text.into(),
+            lines: text.match_indices('\n').map(|(end, _)| end + 1).collect(),
             findings: Vec::new(),
         }
     }
@@ -87,61 +124,33 @@ impl<'t> Report<'t> {
         problem: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        let (problem, remedy) = (problem.into(), remedy.into());
-        let (line, column) = self.position(at.start);
-        let title = match field {
-            "" => problem.clone(),
-            _ => format!("{field}: {problem}"),
-        };
+        let start = self.text.floor_char_boundary(at.start);
+        let end = self.text.floor_char_boundary(at.end).max(start);
         // One line is enough to find the place: a whole table would bury it.
-        let rest = self.text.get(at.start..at.end).unwrap_or_default();
-        let end = at.start + rest.find('\n').unwrap_or(rest.len());
-        let snippet = Snippet::source(self.text).path(self.file).annotation(
-            AnnotationKind::Primary
-                .span(at.start..end)
-                .label(problem.as_str()),
-        );
-        let group = Level::ERROR
-            .primary_title(title.as_str())
-            .element(snippet)
-            .element(Level::HELP.message(remedy.as_str()));
-        let rendered = Renderer::plain().render(&[group]);
-        let finding = Finding {
+        let part = self.text[start..end].split('\n').next();
+        self.findings.push(Finding {
             file: self.file.to_owned(),
-            line,
-            column,
+            line: self.line(&at),
+            column: self.text[line_start(&self.text, start)..start]
+                .chars()
+                .count()
+                + 1,
             field: field.to_owned(),
-            problem,
-            remedy,
-            rendered,
-        };
-        self.findings.push((at.start, finding));
+            problem: problem.into(),
+            remedy: remedy.into(),
+            text: Arc::clone(&self.text),
+            at: start..start + part.map_or(0, str::len),
+        });
     }
 
     /// The line that a part of the text begins in, from 1.
     pub(super) fn line(&self, at: &Range<usize>) -> usize {
-        self.position(at.start).0
-    }
-
-    fn position(&self, at: usize) -> (usize, usize) {
-        let before = self.text.get(..at).unwrap_or(self.text);
-        let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
-        let column = before
-            .rsplit('\n')
-            .next()
-            .map_or(0, |last| last.chars().count())
-            + 1;
-        (line, column)
+        self.lines.partition_point(|&line| line <= at.start) + 1
     }
 
     /// What was found, by place.
     pub(super) fn into_findings(mut self) -> Findings {
-        self.findings.sort_by_key(|(at, _)| *at);
-        Findings(
-            self.findings
-                .into_iter()
-                .map(|(_, finding)| finding)
-                .collect(),
-        )
+        self.findings.sort_by_key(|finding| finding.at.start);
+        Findings(self.findings)
     }
 }

@@ -1,16 +1,19 @@
-//! The file as it is written. A value of the wrong type is kept with its complaint rather than
+//! The file as it is written. A value of the wrong shape is kept with its complaint rather than
 //! refused at once, so that one look finds everything.
 
 use std::{borrow::Cow, fmt, marker::PhantomData, ops::Range};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, value::MapAccessDeserializer},
+};
 use toml::Spanned;
 
 /// A value that may be missing, with its place.
 pub(super) struct Leaf<T>(Option<Spanned<Lenient<T>>>);
 
-/// A value, or why it is not of its type.
+/// A value, or why it is not of its shape.
 enum Lenient<T> {
     Good(T),
     Bad(String),
@@ -24,6 +27,14 @@ pub(super) enum Held<'a, T> {
 }
 
 impl<T> Leaf<T> {
+    /// The value, if it is there and of its shape.
+    pub(super) fn good(&self) -> Option<&T> {
+        match self.held() {
+            Held::Good(value, _) => Some(value),
+            Held::Missing | Held::Bad(..) => None,
+        }
+    }
+
     pub(super) fn held(&self) -> Held<'_, T> {
         match &self.0 {
             None => Held::Missing,
@@ -41,16 +52,28 @@ impl<T> Default for Leaf<T> {
     }
 }
 
-impl<'de, T: DeserializeOwned> Deserialize<'de> for Leaf<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Leaf<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Spanned::deserialize(deserializer).map(|spanned| Self(Some(spanned)))
     }
 }
 
-impl<'de, T: DeserializeOwned> Deserialize<'de> for Lenient<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Lenient<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = toml::Value::deserialize(deserializer)?;
-        Ok(T::deserialize(value).map_or_else(|e| Self::Bad(e.message().to_owned()), Self::Good))
+        Ok(T::deserialize(deserializer).map_or_else(
+            // What follows the first line says where, which is known better here.
+            |error| {
+                Self::Bad(
+                    error
+                        .to_string()
+                        .lines()
+                        .next()
+                        .unwrap_or_default()
+                        .to_owned(),
+                )
+            },
+            Self::Good,
+        ))
     }
 }
 
@@ -68,12 +91,27 @@ impl<T: JsonSchema> JsonSchema for Leaf<T> {
     }
 }
 
-/// A table whose place is known.
-pub(super) struct Table<T>(pub(super) Spanned<T>);
+/// A table, and nothing else: what serde derives takes an array's items for the fields in order.
+pub(super) struct Table<T>(pub(super) T);
+
+/// Tables one after another.
+pub(super) type Tables<T> = Leaf<Vec<Leaf<Table<T>>>>;
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Spanned::deserialize(deserializer).map(Self)
+        struct Visitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> serde::de::Visitor<'de> for Visitor<T> {
+            type Value = Table<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Table)
+            }
+        }
+        deserializer.deserialize_map(Visitor(PhantomData))
     }
 }
 
@@ -96,7 +134,8 @@ pub(super) enum NumberOr<W> {
 /// The word that [`NumberOr`] takes, for the schema.
 pub(super) trait Words {
     const NAME: &'static str;
-    const PATTERN: &'static str;
+    /// The keyword that restricts the word, and its value.
+    const WORD: (&'static str, &'static str);
     const MINIMUM: u16;
     const MAXIMUM: u16;
 }
@@ -132,7 +171,7 @@ impl<W: Words> JsonSchema for NumberOr<W> {
         schemars::json_schema!({
             "anyOf": [
                 { "type": "integer", "minimum": W::MINIMUM, "maximum": W::MAXIMUM },
-                { "type": "string", "pattern": W::PATTERN },
+                { "type": "string", (W::WORD.0): W::WORD.1 },
             ]
         })
     }
@@ -143,7 +182,7 @@ pub(super) struct AnyPort;
 
 impl Words for AnyPort {
     const NAME: &'static str = "Port";
-    const PATTERN: &'static str = "^any$";
+    const WORD: (&'static str, &'static str) = ("const", "any");
     const MINIMUM: u16 = 1;
     const MAXIMUM: u16 = u16::MAX;
 }
@@ -153,7 +192,7 @@ pub(super) struct StatusRange;
 
 impl Words for StatusRange {
     const NAME: &'static str = "Status";
-    const PATTERN: &'static str = "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$";
+    const WORD: (&'static str, &'static str) = ("pattern", "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$");
     const MINIMUM: u16 = 100;
     const MAXIMUM: u16 = 599;
 }
@@ -161,9 +200,9 @@ impl Words for StatusRange {
 /// Defines a table of the file, with the names of its keys.
 macro_rules! table {
     ($(#[$doc:meta])* $name:ident { $($(#[$meta:meta])* $field:ident: $type:ty,)* }) => {
-        $(#[$doc])*
         #[derive(Default, Deserialize, JsonSchema)]
-        #[serde(default, expecting = "a table")]
+        $(#[$doc])*
+        #[serde(default)]
         #[schemars(deny_unknown_fields)]
         pub(super) struct $name {
             $($(#[$meta])* pub(super) $field: $type,)*
@@ -182,33 +221,35 @@ macro_rules! table {
 
 table! {
     /// Configuration of Evenkeel.
+    #[schemars(extend("required" = ["data_plane", "services"]))]
     Config {
         /// Where the XDP program is attached and pinned.
-        #[schemars(required)]
-        data_plane: Option<Table<DataPlane>>,
+        data_plane: Leaf<Table<DataPlane>>,
         /// Where the controller answers its command line.
-        admin: Option<Table<Admin>>,
+        admin: Leaf<Table<Admin>>,
         /// What is balanced.
         #[schemars(length(min = 1, max = 1024))]
-        services: Vec<Table<Service>>,
+        services: Tables<Service>,
     }
 }
 
 table! {
     /// Where the XDP program is attached and pinned.
+    #[schemars(extend("required" = ["interfaces"]))]
     DataPlane {
         /// The interfaces that VIP traffic arrives at.
-        #[schemars(required, length(min = 1))]
+        #[schemars(length(min = 1))]
         interfaces: Leaf<Vec<String>>,
         /// `native`: in the driver, refused where the driver cannot. `generic`: anywhere, several
         /// times slower. Default: `native`.
-        #[schemars(regex(pattern = "^(native|generic)$"))]
+        #[schemars(extend("enum" = ["native", "generic"], "default" = "native"))]
         xdp_mode: Leaf<String>,
         /// The folder in a BPF file system that holds what outlives the controller. Default:
         /// `/sys/fs/bpf/evenkeel`.
+        #[schemars(extend("default" = "/sys/fs/bpf/evenkeel"))]
         pins: Leaf<String>,
         /// Seeds the flow hash; the same on all load balancers that share VIPs. Default: 0.
-        #[schemars(range(min = 0))]
+        #[schemars(range(min = 0), extend("default" = 0))]
         hash_seed: Leaf<i64>,
     }
 }
@@ -217,6 +258,7 @@ table! {
     /// Where the controller answers its command line.
     Admin {
         /// The Unix socket. Default: `/run/evenkeel/evenkeel.sock`.
+        #[schemars(extend("default" = "/run/evenkeel/evenkeel.sock"))]
         socket: Leaf<String>,
         /// A group whose members may ask, besides root.
         group: Leaf<String>,
@@ -225,62 +267,64 @@ table! {
 
 table! {
     /// One VIP, port and protocol with the backends that serve it.
+    #[schemars(extend("required" = ["name", "vip", "port", "backends"]))]
     Service {
         /// What people call it.
-        #[schemars(required)]
         name: Leaf<String>,
         /// The virtual address.
-        #[schemars(required)]
         vip: Leaf<String>,
         /// 1 to 65535, or `any` for every port that no other service of the VIP names.
-        #[schemars(required)]
         port: Leaf<NumberOr<AnyPort>>,
         /// `tcp` or `udp`. Default: `tcp`.
-        #[schemars(regex(pattern = "^(tcp|udp)$"))]
+        #[schemars(extend("enum" = ["tcp", "udp"], "default" = "tcp"))]
         protocol: Leaf<String>,
         /// How packets reach a backend. Default: `dsr`.
-        #[schemars(regex(pattern = "^dsr$"))]
+        #[schemars(extend("enum" = ["dsr"], "default" = "dsr"))]
         mode: Leaf<String>,
         /// Slots of the Maglev ring, a power of two. Default: 65536.
-        #[schemars(range(min = 256, max = 65536))]
+        #[schemars(range(min = 256, max = 65536), extend("default" = 65536))]
         ring_slots: Leaf<i64>,
         /// What happens to packets while no backend is usable: `drop` or `pass`. Default: `drop`.
-        #[schemars(regex(pattern = "^(drop|pass)$"))]
+        #[schemars(extend("enum" = ["drop", "pass"], "default" = "drop"))]
         on_empty: Leaf<String>,
         /// How the backends are probed. Without it all count as healthy.
-        health: Option<Table<Health>>,
+        health: Leaf<Table<Health>>,
         /// The servers.
-        #[schemars(required, length(min = 1))]
-        backends: Vec<Table<Backend>>,
+        #[schemars(length(min = 1))]
+        backends: Tables<Backend>,
     }
 }
 
 table! {
     /// How the backends are probed.
+    #[schemars(extend("required" = ["type"]))]
     Health {
         /// `tcp` or `http`.
         #[serde(rename = "type")]
-        #[schemars(required, regex(pattern = "^(tcp|http)$"))]
+        #[schemars(extend("enum" = ["tcp", "http"]))]
         kind: Leaf<String>,
         /// The port that is probed. Default: the service's.
         #[schemars(range(min = 1, max = 65535))]
         port: Leaf<i64>,
         /// From the start of a probe to the start of the next. Default: `1s`.
+        #[schemars(extend("default" = "1s"))]
         interval: Leaf<String>,
         /// How long a probe may take; less than the interval. Default: `500ms`, or half the
         /// interval where that is shorter.
         timeout: Leaf<String>,
         /// Passes in a row that bring a backend up. Default: 2.
-        #[schemars(range(min = 1, max = 1000))]
+        #[schemars(range(min = 1, max = 1000), extend("default" = 2))]
         rise: Leaf<i64>,
         /// Failures in a row that take a backend down. Default: 3.
-        #[schemars(range(min = 1, max = 1000))]
+        #[schemars(range(min = 1, max = 1000), extend("default" = 3))]
         fall: Leaf<i64>,
         /// `http`: what is asked for. Default: `/`.
+        #[schemars(extend("default" = "/"))]
         path: Leaf<String>,
         /// `http`: the `Host` header. Default: the backend's address.
         host: Leaf<String>,
         /// `http`: healthy status codes, as in `[ "200-299", 304 ]`. Default: `[ "200-399" ]`.
+        #[schemars(extend("default" = ["200-399"]))]
         status: Leaf<Vec<NumberOr<StatusRange>>>,
         /// `http`: text that the first 64 KiB of the body must contain.
         body: Leaf<String>,
@@ -289,15 +333,15 @@ table! {
 
 table! {
     /// A server.
+    #[schemars(extend("required" = ["address"]))]
     Backend {
         /// What people call it. Default: its address.
         name: Leaf<String>,
         /// Where it is.
-        #[schemars(required)]
         address: Leaf<String>,
         /// Its part of the load in proportion to the others'; 0 takes no new connections.
         /// Default: 1.
-        #[schemars(range(min = 0, max = 1000))]
+        #[schemars(range(min = 0, max = 1000), extend("default" = 1))]
         weight: Leaf<i64>,
         /// What it can take in proportion to the others, for the audit of weights.
         #[schemars(range(min = 1, max = 1_000_000))]

@@ -67,9 +67,10 @@ fn the_schema_in_the_documentation_is_the_types() {
 
 /// Each replacement in the minimal file, with the line, the field and a part of the complaint.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of mistakes")]
 fn each_mistake_is_named_at_its_place() {
     let health = |lines: &str| format!("port = 80\n[services.health]\n{lines}\n");
-    let cases: Vec<(&str, String, usize, &str, &str)> = vec![
+    let mut cases: Vec<(&str, String, usize, &str, &str)> = vec![
         (
             "interfaces = [\"eth0\"]",
             "interfaces = []".into(),
@@ -185,10 +186,10 @@ fn each_mistake_is_named_at_its_place() {
         ),
         (
             "port = 80",
-            "port = 80\nmode = \"nat\"".into(),
+            "port = 80\nmode = \"dsl\"".into(),
             7,
             "services[0].mode",
-            "nat",
+            "is \"dsl\"",
         ),
         (
             "port = 80",
@@ -359,7 +360,129 @@ fn each_mistake_is_named_at_its_place() {
             "none",
         ),
         ("port = 80", "port = = 80".into(), 6, "", ""),
+        (
+            "[data_plane]",
+            "admin = [\"/x.sock\", \"adm\"]\n[data_plane]".into(),
+            1,
+            "admin",
+            "expected a table",
+        ),
+        (
+            "[data_plane]",
+            "admin = 3\n[data_plane]".into(),
+            1,
+            "admin",
+            "expected a table",
+        ),
+        (
+            "[data_plane]",
+            "admin = 1979-05-27\n[data_plane]".into(),
+            1,
+            "admin",
+            "a date",
+        ),
+        (
+            "[\"eth0\"]",
+            "[\"eth0\"]\nhash_seed = 9223372036854775808".into(),
+            3,
+            "data_plane.hash_seed",
+            "9223372036854775808",
+        ),
+        (
+            "[\"eth0\"]",
+            format!("[\"eth0\"]\nhash_seed = 1{}", "0".repeat(60)),
+            3,
+            "data_plane.hash_seed",
+            "overflow",
+        ),
+        (
+            "port = 80",
+            "port = 80\nhealth = [\"tcp\"]".into(),
+            7,
+            "services[0].health",
+            "expected a table",
+        ),
+        (
+            "[[services.backends]]\naddress = \"10.0.0.11\"",
+            "backends = 3".into(),
+            7,
+            "services[0].backends",
+            "expected a sequence",
+        ),
+        (
+            "[[services.backends]]\naddress = \"10.0.0.11\"",
+            "backends = [{ address = \"10.0.0.11\" }, 3]".into(),
+            7,
+            "services[0].backends[1]",
+            "expected a table",
+        ),
     ];
+    for path in ["/a b", "/a#b", "*", "/ä", "/\\u0000"] {
+        let lines = format!("type = \"http\"\npath = \"{path}\"");
+        cases.push((
+            "port = 80",
+            health(&lines),
+            9,
+            "services[0].health.path",
+            "is",
+        ));
+    }
+    for host in [
+        "me@example.org",
+        "example.org:99999",
+        "example.org:",
+        "example.org:+80",
+        "example.org:0",
+        ":80",
+        "a/b",
+        "[::1",
+        "a b",
+        "ä",
+    ] {
+        let lines = format!("type = \"http\"\nhost = \"{host}\"");
+        cases.push((
+            "port = 80",
+            health(&lines),
+            9,
+            "services[0].health.host",
+            "is",
+        ));
+    }
+    for status in ["+200", "0200", "200-+299"] {
+        let lines = format!("type = \"http\"\nstatus = [\"{status}\"]");
+        cases.push((
+            "port = 80",
+            health(&lines),
+            9,
+            "services[0].health.status",
+            "no range",
+        ));
+    }
+    for name in [
+        ".",
+        "..",
+        "a/b",
+        "a:b",
+        "a b",
+        "a\\u0007",
+        "ä",
+        "\\u00a0",
+        "a234567890123456",
+    ] {
+        cases.push(("eth0", name.into(), 2, "data_plane.interfaces", "cannot be"));
+    }
+    for mode in ["ipip", "gue", "nat", "snat"] {
+        let lines = format!("port = 80\nmode = \"{mode}\"");
+        cases.push((
+            "port = 80",
+            lines,
+            7,
+            "services[0].mode",
+            "not supported yet",
+        ));
+    }
+    let pins = "[\"eth0\"]\npins = \"/a\\u0000b\"";
+    cases.push(("[\"eth0\"]", pins.into(), 3, "data_plane.pins", "zero byte"));
     for (from, to, line, field, part) in cases {
         let text = MINIMAL.replacen(from, &to, 1);
         assert_ne!(text, MINIMAL, "{from} is not in the file");
@@ -394,6 +517,87 @@ fn what_stands_twice_names_its_first_place() {
             .any(|p| p.contains("taken by the service in line 3")),
         "{problems:?}"
     );
+}
+
+#[test]
+fn what_stands_often_names_its_first_place_each_time() {
+    let again = "[[services.backends]]\naddress = \"10.0.0.11\"\n";
+    let found = findings(&format!("{MINIMAL}{again}{again}"));
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(
+        found.iter().all(|f| f.problem.contains("line 8")),
+        "{found:#?}"
+    );
+    let service = MINIMAL.split_once("name = \"web\"").unwrap().1;
+    let again = |name| format!("[[services]]\nname = \"{name}\"{service}");
+    let found = findings(&format!("{MINIMAL}{}{}", again("b"), again("c")));
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(
+        found.iter().all(|f| f.problem.contains("line 3")),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn a_wrong_health_port_hides_no_other_error() {
+    let health = "port = 80\n[services.health]\nport = 0\ninterval = \"1\"\nrise = 0\npath = 1";
+    let found = findings(&MINIMAL.replace("port = 80", health));
+    assert_eq!(
+        fields(&found),
+        ["type", "port", "interval", "rise", "path"].map(|key| format!("services[0].health.{key}")),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn a_wrong_backend_hides_nothing_about_the_others() {
+    let backends = "name = \"B!\"\nweight = 0\n[[services.backends]]\n\
+                    address = \"198.51.100.10\"\nweight = 0\ncapacity = 5\n";
+    let found = findings(&format!("{MINIMAL}{backends}").replace("port = 80", "port = 0"));
+    let problems = found.iter().map(|f| f.problem.as_str()).collect::<String>();
+    for part in ["B!", "every weight is 0", "1 of 2", "is the VIP"] {
+        assert!(problems.contains(part), "{part}: {found:#?}");
+    }
+}
+
+#[test]
+fn paths_and_hosts_that_can_be_asked_for_are_taken() {
+    let with = |line: &str| {
+        MINIMAL.replace(
+            "port = 80",
+            &format!("port = 80\n[services.health]\ntype = \"http\"\n{line}"),
+        )
+    };
+    for line in [
+        "path = \"/\"",
+        "path = \"/a%20b?c=d&e\"",
+        "host = \"www.example.org:8080\"",
+        "host = \"[2001:db8::1]:80\"",
+        "host = \"10.0.0.1\"",
+        "status = [200, \"204-206\"]",
+    ] {
+        parse("f.toml", &with(line)).unwrap_or_else(|e| panic!("{line}: {e}"));
+    }
+}
+
+#[test]
+fn the_schema_says_what_is_required_and_what_holds_without() {
+    let schema = schema();
+    assert_eq!(
+        schema["required"],
+        serde_json::json!(["data_plane", "services"])
+    );
+    let service = &schema["$defs"]["Service"];
+    assert_eq!(
+        service["required"],
+        serde_json::json!(["name", "vip", "port", "backends"])
+    );
+    assert_eq!(service["properties"]["protocol"]["default"], "tcp");
+    assert_eq!(
+        service["properties"]["on_empty"]["enum"],
+        serde_json::json!(["drop", "pass"])
+    );
+    assert!(!schema.to_string().contains("\"null\""));
 }
 
 #[test]
@@ -434,6 +638,70 @@ fn all_mistakes_are_found_at_once_and_shown_with_their_lines() {
     }
 }
 
+fn fields(found: &[Finding]) -> Vec<&str> {
+    found.iter().map(|finding| finding.field.as_str()).collect()
+}
+
+#[test]
+fn a_value_of_the_wrong_shape_hides_no_other_error() {
+    let text = MINIMAL
+        .replace("[\"eth0\"]", "[]")
+        .replace("[[services]]", "[services]");
+    let found = findings(&format!("admin = 3\n{text}"));
+    assert_eq!(
+        fields(&found),
+        ["admin", "data_plane.interfaces", "services"],
+        "{found:#?}"
+    );
+    let text = MINIMAL
+        .replace("port = 80", "port = 0\nbackends = 3")
+        .replace("[[services.backends]]\naddress = \"10.0.0.11\"\n", "");
+    let found = findings(&format!("services_ = 1\n{text}[[services]]\nname = 1\n"));
+    assert_eq!(
+        fields(&found),
+        [
+            "services_",
+            "services[0].port",
+            "services[0].backends",
+            "services[1].vip",
+            "services[1].port",
+            "services[1].backends",
+            "services[1].name"
+        ],
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn a_finding_is_shown_with_its_own_line_only() {
+    let text = MINIMAL.replace("name = \"web\"", "name = \"ä\" # é\r\nvip_ = '''\na\n'''");
+    let Err(found) = parse("f.toml", &text) else {
+        panic!("taken for valid")
+    };
+    let shown: Vec<_> = found.iter().map(ToString::to_string).collect();
+    let lines: Vec<_> = found.iter().map(|f| (f.line, f.column)).collect();
+    assert_eq!(lines, [(4, 8), (5, 1)], "{shown:#?}");
+    for (shown, parts) in shown.iter().zip([
+        ["f.toml:4:8", "4 | name = \"ä\" # é", "       ^^^"],
+        ["f.toml:5:1", "5 | vip_ = '''", "  | ^^^^ unknown key"],
+    ]) {
+        for part in parts {
+            assert!(shown.contains(part), "{part} is not in:\n{shown}");
+        }
+        assert!(!shown.contains("[[services]]"), "{shown}");
+    }
+}
+
+#[test]
+fn many_findings_in_a_large_file_are_shown_at_once() {
+    let backends = "[[services.backends]]\naddress = \"nowhere\"\n".repeat(5_000);
+    let Err(found) = parse("f.toml", &format!("{MINIMAL}{backends}")) else {
+        panic!("taken for valid")
+    };
+    let shown = found.to_string();
+    assert!(shown.contains("f.toml:10008:11"), "no last finding");
+}
+
 #[test]
 fn a_misspelt_key_is_set_right() {
     let found = findings(&MINIMAL.replace("address =", "adress ="));
@@ -446,7 +714,7 @@ fn a_misspelt_key_is_set_right() {
 proptest::proptest! {
     #[test]
     fn no_text_makes_it_panic(text in ".{0,200}") {
-        let _ = parse("f.toml", &text);
+        let _ = parse("f.toml", &text).map_err(|findings| findings.to_string());
     }
 
     #[test]
@@ -461,6 +729,7 @@ proptest::proptest! {
         let text = String::from_utf8_lossy(&bytes);
         if let Err(findings) = parse("f.toml", &text) {
             proptest::prop_assert!(findings.iter().next().is_some());
+            proptest::prop_assert!(findings.to_string().contains("f.toml:"));
         }
     }
 }

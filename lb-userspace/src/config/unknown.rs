@@ -33,6 +33,17 @@ pub(super) fn report(text: &str, unknown: &[Vec<String>], report: &mut Report<'_
             continue;
         };
         let known = keys(table);
+        let at = place(document.get_ref(), steps).unwrap_or(0..0);
+        // A date or time looks like a table with one strange key, whose name is left out here.
+        if known.contains(&key.as_str()) {
+            report.add(
+                at,
+                &field(steps),
+                "is a date or time",
+                "write it as a table",
+            );
+            continue;
+        }
         let nearest = known
             .iter()
             .map(|candidate| (strsim::jaro_winkler(key, candidate), candidate))
@@ -42,7 +53,6 @@ pub(super) fn report(text: &str, unknown: &[Vec<String>], report: &mut Report<'_
             Some((_, nearest)) => format!("did you mean '{nearest}'?"),
             None => format!("remove it; known here: {}", known.join(", ")),
         };
-        let at = place(document.get_ref(), steps).unwrap_or(0..0);
         report.add(at, &field(steps), format!("unknown key '{key}'"), remedy);
     }
 }
@@ -64,7 +74,7 @@ fn field(steps: &[String]) -> String {
     let mut text = String::new();
     for step in steps {
         if step.bytes().all(|byte| byte.is_ascii_digit()) {
-            text.push_str(&format!("[{step}]"));
+            text.extend(["[", step.as_str(), "]"]);
         } else {
             text.push_str(if text.is_empty() { "" } else { "." });
             text.push_str(step);

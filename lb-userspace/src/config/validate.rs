@@ -1,12 +1,13 @@
 //! From the file as it is written to a configuration that can be trusted.
 
+mod backends;
 mod field;
 mod health;
 
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
-    num::{NonZeroU16, NonZeroU32},
+    num::NonZeroU16,
     ops::Range,
     path::PathBuf,
     sync::Arc,
@@ -15,11 +16,11 @@ use std::{
 use self::field::Fields;
 use super::{
     findings::Report,
-    raw::{self, NumberOr, Table},
+    raw::{self, AnyPort, Held, Leaf, NumberOr, Table, Tables},
 };
 use crate::model::{
-    AdminConfig, Backend, Config, DataPlaneConfig, Mode, OnEmpty, Protocol, RingSlots, Service,
-    ServiceKey, ServicePort, Weight, XdpMode,
+    AdminConfig, Config, DataPlaneConfig, Mode, OnEmpty, Protocol, RingSlots, Service, ServiceKey,
+    ServicePort, XdpMode,
 };
 
 /// Most services in a file, as many as the tables hold.
@@ -33,40 +34,68 @@ const NAME: &str = "give 1 to 63 of the characters a-z, 0-9, '.', '_' and '-', a
 
 /// Checks everything; the result counts only where nothing was reported.
 pub(super) fn config(raw: &raw::Config, report: &mut Report<'_>) -> Option<Config> {
-    let data_plane = match &raw.data_plane {
-        Some(table) => data_plane(table, report),
-        None => {
-            report.add(
-                0..0,
-                "data_plane",
-                "is missing",
-                "add [data_plane] with interfaces = [\"…\"]",
-            );
+    let missing = "add [data_plane] with interfaces = [\"…\"]";
+    let data_plane = match held(&raw.data_plane, "data_plane", missing, report) {
+        Some(Some((table, at))) => data_plane(&table.0, at, report),
+        Some(None) => {
+            report.add(0..0, "data_plane", "is missing", missing);
             None
         }
+        None => None,
     };
-    let admin = admin(raw.admin.as_ref(), report);
-    if raw.services.is_empty() {
-        report.add(
-            0..0,
-            "services",
-            "there is none",
-            "add at least one [[services]]",
-        );
+    let table = held(&raw.admin, "admin", "write it as [admin]", report);
+    let admin = table.and_then(|table| admin(table, report));
+    let services = services(&raw.services, report);
+    Some(Config {
+        data_plane: data_plane?,
+        admin: admin?,
+        services: services?,
+    })
+}
+
+/// What a key holds, if it is there, with its place; `None` after reporting that its shape is
+/// wrong.
+#[expect(
+    clippy::option_option,
+    reason = "wrong, missing and there are three things"
+)]
+fn held<'a, T>(
+    leaf: &'a Leaf<T>,
+    field: &str,
+    remedy: &str,
+    report: &mut Report<'_>,
+) -> Option<Option<(&'a T, Range<usize>)>> {
+    match leaf.held() {
+        Held::Missing => Some(None),
+        Held::Good(value, at) => Some(Some((value, at))),
+        Held::Bad(complaint, at) => {
+            report.add(at, field, complaint, remedy);
+            None
+        }
     }
-    if raw.services.len() > SERVICES {
-        let at = raw.services[SERVICES].0.span();
+}
+
+fn services(raw: &Tables<raw::Service>, report: &mut Report<'_>) -> Option<Vec<Service>> {
+    let tables = match held(raw, "services", "write each as [[services]]", report)? {
+        Some((tables, _)) if !tables.is_empty() => tables,
+        _ => {
+            let remedy = "add at least one [[services]]";
+            report.add(0..0, "services", "there is none", remedy);
+            return None;
+        }
+    };
+    if let Some(Held::Good(_, at) | Held::Bad(_, at)) = tables.get(SERVICES).map(Leaf::held) {
         report.add(
             at,
             "services",
-            format!("there are {}", raw.services.len()),
+            format!("there are {}", tables.len()),
             format!("give at most {SERVICES}, or spread them over several hosts"),
         );
     }
-    let backends: usize = raw
-        .services
+    let backends: usize = tables
         .iter()
-        .map(|s| s.0.get_ref().backends.len())
+        .filter_map(|table| table.good()?.0.backends.good())
+        .map(Vec::len)
         .sum();
     if backends > BACKENDS {
         report.add(
@@ -77,34 +106,36 @@ pub(super) fn config(raw: &raw::Config, report: &mut Report<'_>) -> Option<Confi
         );
     }
     let mut seen = Seen::default();
-    let services: Vec<Option<Service>> = raw
-        .services
+    let services: Vec<Option<Service>> = tables
         .iter()
         .enumerate()
-        .map(|(index, table)| service(table, &format!("services[{index}]"), &mut seen, report))
+        .map(|(index, table)| {
+            let path = format!("services[{index}]");
+            let (table, at) = held(table, &path, "write it as [[services]]", report)??;
+            service(&table.0, at, &path, &mut seen, report)
+        })
         .collect();
     seen.vips_as_backends(report);
-    Some(Config {
-        data_plane: data_plane?,
-        admin: admin?,
-        services: services.into_iter().collect::<Option<_>>()?,
-    })
+    services.into_iter().collect()
 }
 
-fn data_plane(table: &Table<raw::DataPlane>, report: &mut Report<'_>) -> Option<DataPlaneConfig> {
-    let raw = table.0.get_ref();
-    let mut fields = Fields::new("data_plane", table.0.span(), report);
+fn data_plane(
+    raw: &raw::DataPlane,
+    at: Range<usize>,
+    report: &mut Report<'_>,
+) -> Option<DataPlaneConfig> {
+    let mut fields = Fields::new("data_plane", at, report);
     let names = "give the names of network interfaces, as in [\"eth0\"]";
     let interfaces = fields.required("interfaces", &raw.interfaces, names, |names| {
         if names.is_empty() {
             return Err("is empty".to_owned());
         }
         for (index, name) in names.iter().enumerate() {
-            if name.is_empty() || name.len() > 15 || name.contains(['/', ' ']) {
-                return Err(format!("'{name}' cannot be the name of an interface"));
+            if !interface(name) {
+                return Err(format!("{name:?} cannot be the name of an interface"));
             }
             if names[..index].contains(name) {
-                return Err(format!("names '{name}' twice"));
+                return Err(format!("names {name:?} twice"));
             }
         }
         Ok(names.clone())
@@ -125,9 +156,12 @@ fn data_plane(table: &Table<raw::DataPlane>, report: &mut Report<'_>) -> Option<
     })
 }
 
-fn admin(table: Option<&Table<raw::Admin>>, report: &mut Report<'_>) -> Option<AdminConfig> {
+fn admin(
+    table: Option<(&Table<raw::Admin>, Range<usize>)>,
+    report: &mut Report<'_>,
+) -> Option<AdminConfig> {
     let default = raw::Admin::default();
-    let (raw, at) = table.map_or((&default, 0..0), |t| (t.0.get_ref(), t.0.span()));
+    let (raw, at) = table.map_or((&default, 0..0), |(table, at)| (&table.0, at));
     let mut fields = Fields::new("admin", at, report);
     // The kernel's limit (sun_path), less the suffix of the lock beside the socket.
     let socket = fields.path("socket", &raw.socket, "/run/evenkeel/evenkeel.sock", 102);
@@ -176,13 +210,12 @@ impl Seen {
 }
 
 fn service(
-    table: &Table<raw::Service>,
+    raw: &raw::Service,
+    at: Range<usize>,
     path: &str,
     seen: &mut Seen,
     report: &mut Report<'_>,
 ) -> Option<Service> {
-    let raw = table.0.get_ref();
-    let at = table.0.span();
     let mut fields = Fields::new(path, at.clone(), report);
     let name = fields.required("name", &raw.name, NAME, |text| name(text, "._-"));
     let name = name.filter(|name| fields.unique("name", &raw.name, name, &mut seen.names));
@@ -192,27 +225,14 @@ fn service(
         "give one address, as in \"198.51.100.10\"",
         |text| unicast(text),
     );
-    let port = fields.required(
-        "port",
-        &raw.port,
-        "give 1 to 65535, or \"any\"",
-        |port| match port {
-            NumberOr::Number(number) => u16::try_from(*number)
-                .ok()
-                .and_then(NonZeroU16::new)
-                .map(ServicePort::Exact)
-                .ok_or_else(|| format!("is {number}")),
-            NumberOr::Word(word, _) if word == "any" => Ok(ServicePort::Any),
-            NumberOr::Word(word, _) => Err(format!("is \"{word}\"")),
-        },
-    );
+    let port = fields.required("port", &raw.port, "give 1 to 65535, or \"any\"", port);
     let protocol = fields.word(
         "protocol",
         &raw.protocol,
         Protocol::Tcp,
         &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)],
     );
-    let mode = fields.word("mode", &raw.mode, Mode::Dsr, &[("dsr", Mode::Dsr)]);
+    let mode = fields.optional("mode", &raw.mode, "give \"dsr\"", |text| mode(text));
     let sizes = format!(
         "give a power of two from {} to {}",
         RingSlots::MIN,
@@ -230,15 +250,18 @@ fn service(
         OnEmpty::Drop,
         &[("drop", OnEmpty::Drop), ("pass", OnEmpty::Pass)],
     );
-    if let (Some(vip), Some(port), Some(protocol)) = (vip, port, protocol) {
+    if let Some(vip) = vip {
         seen.vips.entry(vip).or_insert_with(|| at.clone());
+    }
+    if let (Some(vip), Some(port), Some(protocol)) = (vip, port, protocol) {
         let key = ServiceKey {
             vip,
             port,
             protocol,
         };
-        if let Some(first) = seen.keys.insert(key, at.clone()) {
-            let line = report.line(&first);
+        let first = seen.keys.entry(key).or_insert_with(|| at.clone());
+        if *first != at {
+            let line = report.line(first);
             report.add(
                 at.clone(),
                 path,
@@ -247,23 +270,22 @@ fn service(
             );
         }
     }
-    let health = match &raw.health {
-        Some(table) => {
-            health::check(table, &format!("{path}.health"), port, protocol, report).map(Some)
+    let field = format!("{path}.health");
+    let health = match held(&raw.health, &field, "write it as [services.health]", report) {
+        Some(Some((table, at))) => {
+            health::check(&table.0, at, &field, port, protocol, report).map(Some)
         }
-        None => Some(None),
+        Some(None) => Some(None),
+        None => None,
     };
-    let backends = backends(raw, path, at.clone(), seen, report);
+    let backends = backends::check(&raw.backends, path, &at, seen, report);
     let ring_slots = ring_slots?.unwrap_or(RingSlots::DEFAULT);
-    if raw.backends.len() > ring_slots.count() {
+    let count = raw.backends.good().map_or(0, Vec::len);
+    if count > ring_slots.count() {
         report.add(
             at,
             &format!("{path}.ring_slots"),
-            format!(
-                "{} slots for {} backends",
-                ring_slots.count(),
-                raw.backends.len()
-            ),
+            format!("{} slots for {count} backends", ring_slots.count()),
             "give at least one slot for each backend; a hundred make their shares exact",
         );
     }
@@ -274,7 +296,7 @@ fn service(
             port: port?,
             protocol: protocol?,
         },
-        mode: mode?,
+        mode: mode?.unwrap_or(Mode::Dsr),
         ring_slots,
         on_empty: on_empty?,
         health: health?,
@@ -282,112 +304,34 @@ fn service(
     })
 }
 
-fn backends(
-    raw: &raw::Service,
-    path: &str,
-    at: Range<usize>,
-    seen: &mut Seen,
-    report: &mut Report<'_>,
-) -> Option<Vec<Backend>> {
-    let field = format!("{path}.backends");
-    if raw.backends.is_empty() {
-        report.add(
-            at,
-            &field,
-            "there is none",
-            "add at least one [[services.backends]]",
-        );
-        return None;
+fn port(port: &NumberOr<AnyPort>) -> Result<ServicePort, String> {
+    match port {
+        NumberOr::Number(number) => u16::try_from(*number)
+            .ok()
+            .and_then(NonZeroU16::new)
+            .map(ServicePort::Exact)
+            .ok_or_else(|| format!("is {number}")),
+        NumberOr::Word(word, _) if word == "any" => Ok(ServicePort::Any),
+        NumberOr::Word(word, _) => Err(format!("is \"{word}\"")),
     }
-    let mut names = BTreeMap::new();
-    let mut addresses = BTreeMap::new();
-    let backends: Option<Vec<Backend>> = raw
-        .backends
-        .iter()
-        .enumerate()
-        .map(|(index, table)| {
-            let path = format!("{field}[{index}]");
-            let backend = backend(table, &path, &mut names, &mut addresses, report)?;
-            seen.backends.push((backend.address, format!("{path}.address"), table.0.span()));
-            Some(backend)
-        })
-        // Not `collect` at once, which would stop at the first that is wrong.
-        .collect::<Vec<_>>()
-        .into_iter()
-        .collect();
-    let backends = backends?;
-    if backends.iter().all(|backend| backend.weight.number() == 0) {
-        report.add(
-            at.clone(),
-            &field,
-            "every weight is 0: no backend would take a connection",
-            "give at least one backend a weight of 1 or more",
-        );
-    }
-    let declared = backends
-        .iter()
-        .filter(|backend| backend.capacity.is_some())
-        .count();
-    if declared != 0 && declared != backends.len() {
-        report.add(
-            at,
-            &field,
-            format!(
-                "{declared} of {} backends declare a capacity",
-                backends.len()
-            ),
-            "declare it for all of them or for none: they are compared with each other",
-        );
-    }
-    Some(backends)
 }
 
-fn backend(
-    table: &Table<raw::Backend>,
-    path: &str,
-    names: &mut BTreeMap<String, Range<usize>>,
-    addresses: &mut BTreeMap<String, Range<usize>>,
-    report: &mut Report<'_>,
-) -> Option<Backend> {
-    let raw = table.0.get_ref();
-    let mut fields = Fields::new(path, table.0.span(), report);
-    let address = fields.required(
-        "address",
-        &raw.address,
-        "give one address, as in \"10.0.0.11\"",
-        |text| unicast(text),
-    );
-    let address = address
-        .filter(|address| fields.unique("address", &raw.address, &address.to_string(), addresses));
-    let name = fields.optional("name", &raw.name, NAME, |text| name(text, "._-:"));
-    let name = match (name, address) {
-        (Some(Some(name)), _) => Some(name),
-        (Some(None), Some(address)) => Some(Arc::from(address.to_string())),
-        _ => None,
-    };
-    let name = name.filter(|name| fields.unique("name", &raw.name, name, names));
-    let weight = fields.number(
-        "weight",
-        &raw.weight,
-        i64::from(Weight::DEFAULT.number()),
-        0..=i64::from(Weight::MAX),
-        " (0 takes no new connections)",
-    );
-    let shares = "give a whole number from 1 to 1000000";
-    let capacity = fields.optional("capacity", &raw.capacity, shares, |&number| {
-        u32::try_from(number)
-            .ok()
-            .filter(|number| *number <= 1_000_000)
-            .and_then(NonZeroU32::new)
-            .ok_or_else(|| format!("is {number}"))
-    });
-    let weight = weight.and_then(|weight| Weight::new(u16::try_from(weight).ok()?));
-    Some(Backend {
-        name: name?,
-        address: address?,
-        weight: weight?,
-        capacity: capacity?,
-    })
+fn mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "dsr" => Ok(Mode::Dsr),
+        "ipip" | "gue" | "nat" | "snat" => Err(format!("\"{text}\" is not supported yet")),
+        _ => Err(format!("is \"{text}\"")),
+    }
+}
+
+/// Whether the kernel takes it for an interface's name. It takes bytes beyond ASCII too, but not
+/// what a terminal shows as something else than it is.
+fn interface(name: &str) -> bool {
+    (1..=15).contains(&name.len())
+        && !matches!(name, "." | "..")
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':'))
 }
 
 fn name(text: &str, others: &str) -> Result<Arc<str>, String> {
@@ -425,6 +369,8 @@ fn absolute(text: &str, longest: usize) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if !path.is_absolute() {
         Err(format!("\"{text}\" is not absolute"))
+    } else if text.contains('\0') {
+        Err(format!("{text:?} holds a zero byte"))
     } else if text.len() > longest {
         Err(format!("is {} bytes long", text.len()))
     } else {

@@ -150,14 +150,13 @@ impl<'r, 't> Fields<'r, 't> {
             Held::Good(_, at) => at,
             _ => self.table.clone(),
         };
-        match seen.insert(value.to_owned(), at.clone()) {
-            None => true,
-            Some(first) => {
-                let line = self.report.line(&first);
-                let problem = format!("{value} stands in line {line} already");
-                self.report(at, key, problem, "give each its own");
-                false
-            }
+        let first = seen.entry(value.to_owned()).or_insert_with(|| at.clone());
+        if *first == at {
+            return true;
         }
+        let line = self.report.line(first);
+        let problem = format!("{value} stands in line {line} already");
+        self.report(at, key, problem, "give each its own");
+        false
     }
 }

@@ -2,34 +2,36 @@
 
 use std::{
     num::{NonZeroU16, NonZeroU32},
-    ops::RangeInclusive,
+    ops::{Range, RangeInclusive},
     time::Duration,
 };
+
+use hyper::http::uri::{Authority, PathAndQuery};
 
 use super::field::Fields;
 use crate::{
     config::{
         findings::Report,
-        raw::{self, Held, Leaf, NumberOr, StatusRange, Table},
+        raw::{self, Held, Leaf, NumberOr, StatusRange},
     },
     model::{HealthCheck, HttpProbe, ProbeKind, Protocol, ServicePort},
 };
 
 const SHORTEST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(3600);
+const LONGEST: Duration = Duration::from_hours(1);
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Checks a `[services.health]`.
+/// Checks the `[services.health]` at `at`.
 pub(super) fn check(
-    table: &Table<raw::Health>,
+    raw: &raw::Health,
+    at: Range<usize>,
     path: &str,
     service_port: Option<ServicePort>,
     protocol: Option<Protocol>,
     report: &mut Report<'_>,
 ) -> Option<HealthCheck> {
-    let raw = table.0.get_ref();
-    let mut fields = Fields::new(path, table.0.span(), report);
+    let mut fields = Fields::new(path, at.clone(), report);
     let http = fields.required(
         "type",
         &raw.kind,
@@ -46,12 +48,12 @@ pub(super) fn check(
             .and_then(NonZeroU16::new)
             .ok_or_else(|| format!("is {port}"))
     });
-    let port = match (port?, service_port, protocol) {
-        (Some(port), ..) => Some(port),
-        (None, Some(ServicePort::Exact(port)), Some(Protocol::Tcp)) => Some(port),
-        (None, Some(_), Some(_)) => {
+    let port = match (port, service_port, protocol) {
+        (Some(Some(port)), ..)
+        | (Some(None), Some(ServicePort::Exact(port)), Some(Protocol::Tcp)) => Some(port),
+        (Some(None), Some(_), Some(_)) => {
             fields.report(
-                table.0.span(),
+                at,
                 "port",
                 "is missing, and the service has no TCP port of its own to probe",
                 "give the TCP port that the backends answer checks on",
@@ -117,13 +119,12 @@ fn http_probe(
         }
         return Some(ProbeKind::Tcp);
     }
-    let visible = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
     let path = fields.optional(
         "path",
         &raw.path,
         "give a path, as in \"/healthz\"",
         |path| {
-            if path.starts_with('/') && visible(path) {
+            if path_and_query(path) {
                 Ok(path.clone())
             } else {
                 Err(format!("is {path:?}"))
@@ -133,9 +134,9 @@ fn http_probe(
     let host = fields.optional(
         "host",
         &raw.host,
-        "give a host name, as in \"www.example.org\"",
+        "give a host name, with a port or without, as in \"www.example.org\"",
         |host| {
-            if !host.is_empty() && visible(host) {
+            if authority(host) {
                 Ok(host.clone())
             } else {
                 Err(format!("is {host:?}"))
@@ -172,7 +173,31 @@ fn http_probe(
     })
 }
 
-fn place<T>(leaf: &Leaf<T>) -> Option<std::ops::Range<usize>> {
+/// Whether a request for it asks for just this.
+fn path_and_query(text: &str) -> bool {
+    let parsed = PathAndQuery::try_from(text);
+    // Bytes beyond ASCII are taken by the parser, but have no place in a request line.
+    text.starts_with('/') && text.is_ascii() && parsed.is_ok_and(|parsed| parsed.as_str() == text)
+}
+
+/// Whether it is a host, with or without a port, as a `Host` header holds it.
+fn authority(text: &str) -> bool {
+    let Ok(parsed) = Authority::try_from(text) else {
+        return false;
+    };
+    // What stands before an '@' is no part of `host`.
+    match text.strip_prefix(parsed.host()) {
+        Some("") => true,
+        Some(rest) => rest.strip_prefix(':').is_some_and(|port| {
+            !parsed.host().is_empty()
+                && port.bytes().all(|byte| byte.is_ascii_digit())
+                && port.parse::<NonZeroU16>().is_ok()
+        }),
+        None => false,
+    }
+}
+
+fn place<T>(leaf: &Leaf<T>) -> Option<Range<usize>> {
     match leaf.held() {
         Held::Missing => None,
         Held::Good(_, at) | Held::Bad(_, at) => Some(at),
@@ -180,7 +205,11 @@ fn place<T>(leaf: &Leaf<T>) -> Option<std::ops::Range<usize>> {
 }
 
 fn range(item: &NumberOr<StatusRange>) -> Result<RangeInclusive<u16>, String> {
-    let code = |text: &str| text.parse().ok().filter(|code| (100..=599).contains(code));
+    let code = |text: &str| {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        let code = text.parse().ok().filter(|code| (100..=599).contains(code));
+        code.filter(|_| digits && text.len() == 3)
+    };
     match item {
         NumberOr::Number(number) => {
             let number = number.to_string();
