@@ -287,4 +287,4 @@ pub fn vip_key(key: &ServiceKey) -> VipKey {
 const _: () = assert!(2 * SERVICES <= layout::RINGS, "each service needs two ring numbers");
 
 #[cfg(test)]
-mod tests {}
+mod tests;
