@@ -122,3 +122,6 @@ where
     let fingerprint = (hash as u32 ^ sequence) | 1;
     counters.syn_seen((hash >> 32) as usize & (RECENT_SYNS - 1), fingerprint)
 }
+
+#[cfg(test)]
+mod tests;

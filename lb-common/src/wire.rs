@@ -29,3 +29,6 @@ fn read<P: Packet, T: Pod>(packet: &P, at: usize) -> Result<T, Reason> {
 fn read_be16<P: Packet>(packet: &P, at: usize) -> Result<u16, Reason> {
     read::<P, u16>(packet, at).map(u16::from_be)
 }
+
+#[cfg(test)]
+mod tests;

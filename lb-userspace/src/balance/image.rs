@@ -316,4 +316,4 @@ const _: () = assert!(
 );
 
 #[cfg(test)]
-mod tests {}
+mod tests;
