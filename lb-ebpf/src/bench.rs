@@ -56,7 +56,10 @@ fn next(frame: &mut Frame<'_>) -> Option<()> {
     frame.write(SOURCE, source & 0xffff | flow & 0xffff_0000)?;
     let service = count(frame, SERVICE)?;
     let destination: u32 = frame.read(DESTINATION)?;
-    frame.write(DESTINATION, destination & 0xffff | u32::from((service as u16).to_be()) << 16)
+    frame.write(
+        DESTINATION,
+        destination & 0xffff | u32::from((service as u16).to_be()) << 16,
+    )
 }
 
 /// Counts on, from the last back to zero.

@@ -2,6 +2,10 @@
 //!
 //! Compiled for the host too (never run there), so that clippy and the editor see it.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature of entry points is aya's"
+)]
 
 mod bench;
 mod frame;

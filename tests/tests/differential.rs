@@ -2,6 +2,7 @@
 
 mod homes;
 
+#![expect(clippy::print_stdout, reason = "figures for the reader of a run")]
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,

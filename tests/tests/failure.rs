@@ -1,5 +1,6 @@
 //! A backend dies under traffic, comes back, and all of them go.
 
+#![expect(clippy::print_stdout, reason = "figures for the reader of a run")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{path::Path, time::Duration};

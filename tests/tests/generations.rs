@@ -6,6 +6,7 @@
 
 mod homes;
 
+#![expect(clippy::print_stdout, reason = "figures for the reader of a run")]
 use std::{
     net::SocketAddr,
     sync::atomic::{AtomicBool, AtomicU32, Ordering},

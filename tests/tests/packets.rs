@@ -248,7 +248,7 @@ fn a_syn_counts_as_a_new_flow_once() {
     table.check(
         "a SYN in vain",
         &tcp(UNRESOLVED, 80).segment(SYN, 1).bytes(),
-        { Passed(7, Reason::Unresolved) },
+        Passed(7, Reason::Unresolved),
     );
 }
 
@@ -256,7 +256,7 @@ fn a_syn_counts_as_a_new_flow_once() {
 fn the_exact_port_comes_before_any_port() {
     let mut table = Table::new();
     for port in 1..300 {
-        let service = if port == 80 { 0 } else { 1 };
+        let service = usize::from(port != 80);
         table.check(
             &format!("TCP port {port}"),
             &tcp(VIP4, port).bytes(),
@@ -304,6 +304,7 @@ fn what_is_for_no_service_passes_untouched() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn what_is_not_balanced_passes_untouched() {
     let mut table = Table::new();
     let (v4, v6) = (tcp(VIP4, 80), tcp(VIP6, 80));

@@ -1,5 +1,6 @@
 //! The load goes where the slots are: shares, weights, families, protocols.
 
+#![expect(clippy::print_stdout, reason = "figures for the reader of a run")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
@@ -187,12 +188,18 @@ fn udp_is_answered_by_every_backend() {
         .map(|word| word.split_once('=').unwrap().1.parse().unwrap())
         .collect();
     assert_eq!(counts.len(), 3, "{answers}");
-    assert_eq!(counts.iter().sum::<f64>(), 600.0, "{answers}");
+    assert!(
+        (counts.iter().sum::<f64>() - 600.0).abs() < 0.5,
+        "{answers}"
+    );
     let p = chance(&counts, &[1.0 / 3.0; 3]);
     assert!(p > 0.001, "{answers}: p = {p}");
     let status = settled(&daemon, 0, "packets", 600.0);
     let packets = column(&status["services"][0], "packets");
-    assert_eq!(packets.iter().sum::<f64>(), 600.0);
+    assert!(
+        (packets.iter().sum::<f64>() - 600.0).abs() < 0.5,
+        "{packets:?}"
+    );
 }
 
 #[test]

@@ -62,7 +62,7 @@ mod tests {
             })
             .collect();
         let mut header = Header::zeroed();
-        let mut places = [Vip::zeroed(); VIP_PLACES];
+        let mut places: Box<[Vip; VIP_PLACES]> = bytemuck::zeroed_box();
         fill(&mut header, &mut places, &vips);
         for vip in &vips {
             assert!(

@@ -109,97 +109,16 @@ pub(super) fn judge(
     drifted: Option<(u64, &str)>,
     start: Start,
 ) -> proto::Evenness {
-    let mut findings = Vec::new();
-    if let Some((at_ms, message)) = drifted {
-        findings.push(proto::Finding {
-            reference: "drift".to_owned(),
-            severity: Severity::Page.name().to_owned(),
-            backend: None,
-            ratio: None,
-            since_ms: at_ms,
-            message: message.to_owned(),
-        });
-    }
-    let finding =
-        |reference: &str, severity: Severity, at: &Deviation, message: String| proto::Finding {
-            reference: reference.to_owned(),
-            severity: severity.name().to_owned(),
-            backend: Some(service.backends[at.backend].name.to_string()),
-            ratio: Some(at.ratio()).filter(|ratio| ratio.is_finite()),
-            since_ms: start.at_ms,
-            message,
-        };
-    let weights: Vec<u16> = service.backends.iter().map(|b| b.weight.number()).collect();
-    let effective: Vec<u16> = weights
-        .iter()
-        .zip(in_ring)
-        .map(|(&w, &usable)| if usable { w } else { 0 })
-        .collect();
-    if in_ring.contains(&true) {
-        let slots = service.ring_slots.count();
-        for at in evenness::table_reference(&effective, &state.slots, slots) {
-            findings.push(finding(
-                "table",
-                Severity::Page,
-                &at,
-                format!(
-                    "{} owns {:.1} % of the slots, its weight asks for {:.1} %",
-                    service.backends[at.backend].name,
-                    100.0 * at.actual,
-                    100.0 * at.expected
-                ),
-            ));
-        }
-    }
-    let capacities: Option<Vec<u32>> = service
-        .backends
-        .iter()
-        .map(|b| b.capacity.map(std::num::NonZero::get))
-        .collect();
-    for at in evenness::config_reference(&weights, capacities.as_deref()) {
-        // Without a declaration equal capacity is only assumed: weights may well be meant.
-        let severity = match &capacities {
-            Some(_) => Severity::Warning,
-            None => Severity::Ticket,
-        };
-        let against = if capacities.is_some() {
-            "its declared capacity"
-        } else {
-            "equal capacity"
-        };
-        findings.push(finding(
-            "config",
-            severity,
-            &at,
-            format!(
-                "{} is weighted for {:.1} % of the load, {against} is {:.1} %",
-                service.backends[at.backend].name,
-                100.0 * at.actual,
-                100.0 * at.expected
-            ),
-        ));
-    }
-    let assessment = state.load.detector.assessment();
-    for skew in &assessment.skewed {
-        findings.push(proto::Finding {
-            reference: "flows".to_owned(),
-            severity: skew.severity.name().to_owned(),
-            backend: Some(service.backends[skew.backend].name.to_string()),
-            ratio: Some(skew.ratio()).filter(|ratio| ratio.is_finite()),
-            since_ms: state.load.zero_ms + skew.since.as_millis() as u64,
-            message: skew.describe(&service.backends[skew.backend].name, assessment.at),
-        });
-    }
-    let rank = |finding: &proto::Finding| match finding.severity.as_str() {
-        "page" => 0,
-        "warning" => 1,
-        _ => 2,
-    };
+    let mut findings: Vec<proto::Finding> = drifted.map(drift_finding).into_iter().collect();
+    findings.extend(table_findings(service, state, in_ring, start));
+    findings.extend(config_findings(service, start));
+    findings.extend(flow_findings(service, &state.load));
     findings.sort_by_key(rank);
-    // A ticket about undeclared capacities is a remark, not a skew.
+    // A remark about capacities that nobody declared is not a skew.
     let skewed = findings
         .iter()
         .find(|f| f.reference == "flows" || rank(f) < 2);
+    let assessment = state.load.detector.assessment();
     let (verdict, message) = match (skewed, assessment.verdict) {
         (Some(worst), _) => (proto::Verdict::Skewed, worst.message.clone()),
         (None, Verdict::CannotTell(_)) if service.key.protocol == Protocol::Udp => (
@@ -216,6 +135,116 @@ pub(super) fn judge(
         detectable_within_s: assessment.detectable.map(|d| d.within.as_secs_f64()),
         findings,
     }
+}
+
+/// The gravest first.
+fn rank(finding: &proto::Finding) -> u8 {
+    match finding.severity.as_str() {
+        "page" => 0,
+        "warning" => 1,
+        _ => 2,
+    }
+}
+
+fn drift_finding((since_ms, message): (u64, &str)) -> proto::Finding {
+    proto::Finding {
+        reference: "drift".to_owned(),
+        severity: Severity::Page.name().to_owned(),
+        backend: None,
+        ratio: None,
+        since_ms,
+        message: message.to_owned(),
+    }
+}
+
+fn exact_finding(
+    reference: &str,
+    severity: Severity,
+    service: &Service,
+    at: &Deviation,
+    start: Start,
+    words: impl FnOnce(&str, f64, f64) -> String,
+) -> proto::Finding {
+    let name = &service.backends[at.backend].name;
+    proto::Finding {
+        reference: reference.to_owned(),
+        severity: severity.name().to_owned(),
+        backend: Some(name.to_string()),
+        ratio: Some(at.ratio()).filter(|ratio| ratio.is_finite()),
+        since_ms: start.at_ms,
+        message: words(name, 100.0 * at.actual, 100.0 * at.expected),
+    }
+}
+
+/// The intended table against the weights of the backends in it.
+fn table_findings(
+    service: &Service,
+    state: &ServiceState,
+    in_ring: &[bool],
+    start: Start,
+) -> Vec<proto::Finding> {
+    if !in_ring.contains(&true) {
+        return Vec::new();
+    }
+    let weights: Vec<u16> = service
+        .backends
+        .iter()
+        .zip(in_ring)
+        .map(|(backend, &usable)| if usable { backend.weight.number() } else { 0 })
+        .collect();
+    evenness::table_reference(&weights, &state.slots, service.ring_slots.count())
+        .iter()
+        .map(|at| {
+            exact_finding("table", Severity::Page, service, at, start, |name, actual, expected| {
+                format!("{name} owns {actual:.1} % of the slots, its weight asks for {expected:.1} %")
+            })
+        })
+        .collect()
+}
+
+/// The weights against what the backends can take (R1).
+fn config_findings(service: &Service, start: Start) -> Vec<proto::Finding> {
+    let weights: Vec<u16> = service.backends.iter().map(|b| b.weight.number()).collect();
+    let capacities: Option<Vec<u32>> = service
+        .backends
+        .iter()
+        .map(|b| b.capacity.map(std::num::NonZero::get))
+        .collect();
+    // Without a declaration equal capacity is only assumed: weights may well be meant.
+    let (severity, against) = match &capacities {
+        Some(_) => (Severity::Warning, "its declared capacity"),
+        None => (Severity::Ticket, "equal capacity"),
+    };
+    evenness::config_reference(&weights, capacities.as_deref())
+        .iter()
+        .map(|at| {
+            exact_finding("config", severity, service, at, start, |name, actual, expected| {
+                format!(
+                    "{name} is weighted for {actual:.1} % of the load, {against} is {expected:.1} %"
+                )
+            })
+        })
+        .collect()
+}
+
+/// The new flows against the shares of the live ring (R3).
+fn flow_findings(service: &Service, load: &Load) -> Vec<proto::Finding> {
+    let assessment = load.detector.assessment();
+    assessment
+        .skewed
+        .iter()
+        .map(|skew| {
+            let name = &service.backends[skew.backend].name;
+            proto::Finding {
+                reference: "flows".to_owned(),
+                severity: skew.severity.name().to_owned(),
+                backend: Some(name.to_string()),
+                ratio: Some(skew.ratio()).filter(|ratio| ratio.is_finite()),
+                since_ms: load.zero_ms + skew.since.as_millis() as u64,
+                message: skew.describe(name, assessment.at),
+            }
+        })
+        .collect()
 }
 
 fn describe(service: &Service, load: &Load) -> String {

@@ -53,7 +53,7 @@ pub(crate) fn stay_on(cpu: usize) {
     sched_setaffinity(None, &set).expect("this machine has the processor");
 }
 
-/// A service with backends 10.0.x.y or fd00::x:y, by its number and theirs.
+/// A service with backends `10.0.x.y` or `fd00::x:y`, by its number and theirs.
 pub(crate) fn service(
     number: u16,
     vip: &str,
