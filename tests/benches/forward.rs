@@ -96,7 +96,11 @@ impl Case {
     }
 }
 
-fn at(address: &dyn std::fmt::Display, port: u16) -> SocketAddr {
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "literals and addresses alike"
+)]
+fn at(address: impl ToString, port: u16) -> SocketAddr {
     SocketAddr::new(address.to_string().parse().expect("an address"), port)
 }
 
@@ -209,7 +213,7 @@ fn measure(kernel: &mut Kernel, programs: &Ebpf, size: (u16, u16), cases: &[Case
 
 /// One flow of each kind.
 fn kinds() -> Vec<Case> {
-    let tcp = Plan::tcp(client(VIP4), at(&VIP4, 80));
+    let tcp = Plan::tcp(client(VIP4), at(VIP4, 80));
     let empty = Case {
         program: "empty",
         ..Case::one("empty", &tcp)
@@ -223,7 +227,7 @@ fn kinds() -> Vec<Case> {
         Case::one("established", &tcp),
         Case::one("established-vlan", &tcp.clone().tagged(&[0x8100])),
         Case::one("established-ipv6", &Plan::tcp(client(VIP6), at(VIP6, 80))),
-        Case::one("udp", &Plan::udp(client(VIP4), at(&VIP4, 53))),
+        Case::one("udp", &Plan::udp(client(VIP4), at(VIP4, 53))),
         Case::one("syn", &tcp.segment(SYN, 1)),
     ]
 }

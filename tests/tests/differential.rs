@@ -1,8 +1,9 @@
 //! The decision in the kernel and on the host: the same for every packet.
 
+#![expect(clippy::print_stdout, reason = "figures for the reader of a run")]
+
 mod homes;
 
-#![expect(clippy::print_stdout, reason = "figures for the reader of a run")]
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,

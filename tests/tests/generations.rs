@@ -4,9 +4,10 @@
 //! and the destination address of each endpoint's record carries `g` and the endpoint. A packet
 //! that got its slot from one generation and its record from another shows it.
 
+#![expect(clippy::print_stdout, reason = "figures for the reader of a run")]
+
 mod homes;
 
-#![expect(clippy::print_stdout, reason = "figures for the reader of a run")]
 use std::{
     net::SocketAddr,
     sync::atomic::{AtomicBool, AtomicU32, Ordering},

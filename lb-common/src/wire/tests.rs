@@ -83,7 +83,7 @@ fn ipv4_fragments_are_known_by_each_of_their_bits() {
     }
 }
 
-/// UDP from 2001:db8::9 to 2001:db8::10.
+/// UDP from `2001:db8::9` to `2001:db8::10`.
 const IPV6: &[u8] = b"\x60\x00\x00\x00\x00\x08\x11\x40\
     \x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x09\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x10";
 
