@@ -194,7 +194,7 @@ impl Detector {
     /// Takes the number of new flows of every backend since the last tick.
     ///
     /// The first tick only starts the clock: its flows may have followed an earlier table. Where
-    /// the counters started anew, leave a tick out; [`Meter`](super::rate::Meter) tells.
+    /// the counters started anew, leave a tick out; [`Meter`](crate::stats::rate::Meter) tells.
     ///
     /// # Panics
     ///
