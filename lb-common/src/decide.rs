@@ -7,7 +7,10 @@ use crate::{
     packet::Packet,
     tables::{Counters, Tables},
     verdict::{Reason, Verdict},
-    wire::tcp,
+    wire::{
+        ethernet::{self, Payload},
+        tcp,
+    },
 };
 
 /// Decides a packet's fate, rewrites it for its backend where it has one, and counts it.
@@ -20,14 +23,56 @@ where
     T: Tables,
     C: Counters,
 {
-    let parsed = match flow::parse(packet) {
-        Ok(parsed) => parsed,
-        Err(reason) => return pass(counters, layout::HOST_EXITS, reason),
+    // Written out for each family, and for untagged frames by themselves: with family and offsets
+    // known, a packet stays in registers.
+    let reason = match ethernet::payload(packet) {
+        Ok(Payload {
+            ethertype,
+            at: ethernet::HEADER,
+        }) => {
+            return network(packet, ethertype, ethernet::HEADER, tables, counters);
+        }
+        Ok(Payload { ethertype, at }) => {
+            return network(packet, ethertype, at, tables, counters);
+        }
+        Err(reason) => reason,
     };
+    pass(counters, layout::HOST_EXITS, reason)
+}
+
+#[inline(always)]
+fn network<P, T, C>(packet: &mut P, ethertype: u16, at: usize, tables: &T, counters: &C) -> Verdict
+where
+    P: Packet,
+    T: Tables,
+    C: Counters,
+{
+    let reason = match ethertype {
+        ethernet::IPV4 => match flow::ipv4(packet, at) {
+            Ok(parsed) => return balance(packet, &parsed, tables, counters),
+            Err(reason) => reason,
+        },
+        ethernet::IPV6 => match flow::ipv6(packet, at) {
+            Ok(parsed) => return balance(packet, &parsed, tables, counters),
+            Err(reason) => reason,
+        },
+        _ => Reason::NotIp,
+    };
+    pass(counters, layout::HOST_EXITS, reason)
+}
+
+/// Finds a packet's service and backend, and sends it there.
+#[inline(always)]
+fn balance<P, T, C>(packet: &mut P, parsed: &Parsed, tables: &T, counters: &C) -> Verdict
+where
+    P: Packet,
+    T: Tables,
+    C: Counters,
+{
     let Some(current) = tables.current() else {
         return pass(counters, layout::HOST_EXITS, Reason::NoTables);
     };
-    let Some(vip) = service(current, &parsed) else {
+    let Some(vip) = service(current, parsed) else {
         return pass(counters, layout::HOST_EXITS, Reason::NoService);
     };
     let row = u32::from(vip.service) + 1;
@@ -49,7 +94,7 @@ where
     let endpoint = &current.endpoints[owner as usize & (layout::ENDPOINTS - 1)];
     match forward(packet, endpoint) {
         Ok(()) => {
-            let new_flow = parsed.opens() && !retransmitted(packet, &parsed, hash, counters);
+            let new_flow = parsed.opens() && !retransmitted(packet, parsed, hash, counters);
             counters.forwarded(owner, packet.length(), new_flow);
             Verdict::Transmit
         }

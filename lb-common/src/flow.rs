@@ -3,7 +3,7 @@
 use crate::{
     packet::Packet,
     verdict::Reason,
-    wire::{ethernet, ipv4, ipv6, tcp, udp},
+    wire::{ipv4, ipv6, tcp, udp},
 };
 
 /// IPv4 in the `family` fields.
@@ -63,33 +63,56 @@ impl Parsed {
     }
 }
 
-/// Reads a frame down to its ports.
+/// Reads an IPv4 packet at an offset down to its ports.
 ///
 /// # Errors
-/// The reason for which the frame cannot belong to a service.
+/// The reason for which it cannot belong to a service.
 #[inline(always)]
-pub fn parse<P: Packet>(packet: &P) -> Result<Parsed, Reason> {
-    let payload = ethernet::payload(packet)?;
-    let (source, destination, protocol, family, transport);
-    match payload.ethertype {
-        ethernet::IPV4 => {
-            let header = ipv4::header(packet, payload.at)?;
-            (source, destination) = (v4(header.source), v4(header.destination));
-            (protocol, family, transport) = (header.protocol, V4, header.payload);
-        }
-        ethernet::IPV6 => {
-            let header = ipv6::header(packet, payload.at)?;
-            (source, destination) = (header.source, header.destination);
-            (protocol, family, transport) = (header.protocol, V6, header.payload);
-        }
-        _ => return Err(Reason::NotIp),
-    }
+pub fn ipv4<P: Packet>(packet: &P, at: usize) -> Result<Parsed, Reason> {
+    let header = ipv4::header(packet, at)?;
+    let (source, destination) = (v4(header.source), v4(header.destination));
+    transport(
+        packet,
+        source,
+        destination,
+        header.protocol,
+        V4,
+        header.payload,
+    )
+}
+
+/// Reads an IPv6 packet at an offset down to its ports.
+///
+/// # Errors
+/// The reason for which it cannot belong to a service.
+#[inline(always)]
+pub fn ipv6<P: Packet>(packet: &P, at: usize) -> Result<Parsed, Reason> {
+    let header = ipv6::header(packet, at)?;
+    transport(
+        packet,
+        header.source,
+        header.destination,
+        header.protocol,
+        V6,
+        header.payload,
+    )
+}
+
+#[inline(always)]
+fn transport<P: Packet>(
+    packet: &P,
+    source: Address,
+    destination: Address,
+    protocol: u8,
+    family: u8,
+    at: usize,
+) -> Result<Parsed, Reason> {
     let (ports, tcp_flags) = match protocol {
         tcp::PROTOCOL => {
-            let header = tcp::header(packet, transport)?;
+            let header = tcp::header(packet, at)?;
             (header.ports, header.flags)
         }
-        udp::PROTOCOL => (udp::ports(packet, transport)?, 0),
+        udp::PROTOCOL => (udp::ports(packet, at)?, 0),
         _ => return Err(Reason::NotTcpUdp),
     };
     let flow = Flow {
@@ -101,7 +124,7 @@ pub fn parse<P: Packet>(packet: &P) -> Result<Parsed, Reason> {
     };
     Ok(Parsed {
         flow,
-        transport,
+        transport: at,
         tcp_flags,
     })
 }

@@ -233,12 +233,14 @@ fn kinds() -> Vec<Case> {
 }
 
 fn main() {
-    let json = env::args().any(|argument| argument == "--json");
+    let asked = |option| env::args().any(|argument| argument == option);
+    let (json, quick) = (asked("--json"), asked("--quick"));
+    let sizes: &[(u16, u16)] = &[(1, 3), (1, 100), (1, 1000), (100, 80), (1000, 8)];
     stay_on(1);
     let (mut kernel, dir) = homes::open();
     let programs = homes::load_again(&dir);
     let mut figures = Vec::new();
-    for size in [(1, 3), (1, 100), (1, 1000), (100, 80), (1000, 8)] {
+    for &size in if quick { &sizes[..1] } else { sizes } {
         let mut cases = if size == (1, 3) { kinds() } else { Vec::new() };
         cases.extend([1, 1000, 100_000].map(|flows| Case::many(flows, size.0)));
         figures.extend(measure(&mut kernel, &programs, size, &cases));

@@ -13,6 +13,9 @@ pub(crate) struct Arguments {
     /// Print a JSON list of the cases instead of a table
     #[arg(long)]
     json: bool,
+    /// Measure one service of three backends only
+    #[arg(long)]
+    quick: bool,
 }
 
 /// Runs the task.
@@ -29,6 +32,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     ]);
     if arguments.json {
         bench.arg("--json");
+    }
+    if arguments.quick {
+        bench.arg("--quick");
     }
     run_as_root(&mut bench)?;
     run_cargo(&mut bench)
