@@ -30,7 +30,11 @@ fn bench_flows(ctx: XdpContext) -> u32 {
     if next(&mut frame).is_none() {
         return xdp_action::XDP_ABORTED;
     }
-    action(decide::process(&mut frame, &KernelTables, &KernelCounters))
+    action(decide::process(
+        &mut frame,
+        &KernelTables,
+        &KernelCounters(&ctx),
+    ))
 }
 
 /// The floor of [`bench_flows`]: makes the same frame and sends it back.

@@ -25,7 +25,7 @@ fn evenkeel(ctx: XdpContext) -> u32 {
     action(decide::process(
         &mut Frame::new(&ctx),
         &KernelTables,
-        &KernelCounters,
+        &KernelCounters(&ctx),
     ))
 }
 

@@ -3,7 +3,9 @@
 use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, PerCpuArray},
     macros::btf_map,
+    programs::XdpContext,
 };
+use aya_log_ebpf::warn;
 use lb_common::{
     layout::{self, EndpointCounters, ExitCounters, RECENT_SYNS, RecentSyns, Slot},
     tables::{Counters, Tables},
@@ -48,9 +50,9 @@ impl Tables for KernelTables {
 }
 
 /// This CPU's counters.
-pub(crate) struct KernelCounters;
+pub(crate) struct KernelCounters<'a>(pub(crate) &'a XdpContext);
 
-impl Counters for KernelCounters {
+impl Counters for KernelCounters<'_> {
     #[inline(always)]
     fn forwarded(&self, endpoint: u16, bytes: usize, new_flow: bool) {
         if let Some(counters) = ENDPOINTS.get_ptr_mut(u32::from(endpoint)) {
@@ -67,7 +69,16 @@ impl Counters for KernelCounters {
         if let Some(counters) = EXITS.get_ptr_mut(row) {
             // SAFETY: as above.
             let counters = unsafe { &mut *counters };
-            counters[reason as usize & (Reason::ROW - 1)] += 1;
+            let counter = &mut counters[reason as usize & (Reason::ROW - 1)];
+            // The tables should rule these out. The first on each CPU is told, the others only
+            // counted: a log line costs more than a packet.
+            if *counter == 0 && matches!(reason, Reason::NoTables | Reason::BadTables) {
+                warn!(
+                    self.0,
+                    "a packet met reason {} in row {}", reason as u8, row
+                );
+            }
+            *counter += 1;
         }
     }
 

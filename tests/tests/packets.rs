@@ -4,7 +4,7 @@
 
 mod homes;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Mutex};
 
 use homes::{
     ANY_ONLY, Counts, DAMAGED, ELSEWHERE, EMPTY_DROP, EMPTY_PASS, Homes, NO_RING, Stage,
@@ -458,4 +458,34 @@ fn before_the_first_publication_everything_passes() {
     );
     let exits = lb_userspace::dataplane::DataPlane::exits(&kernel, HOST_EXITS).unwrap();
     assert_eq!(exits[Reason::NoTables as usize], 1);
+}
+
+/// Keeps what is logged.
+struct Told(Mutex<Vec<String>>);
+
+impl log::Log for Told {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.0.lock().unwrap().push(record.args().to_string());
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn the_program_tells_of_what_its_tables_should_rule_out_once_on_a_cpu() {
+    static TOLD: Told = Told(Mutex::new(Vec::new()));
+    log::set_logger(&TOLD).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
+    stay_on(0);
+    let (mut kernel, _dir) = homes::open();
+    for _ in 0..3 {
+        homes::run(kernel.program().unwrap(), &tcp(VIP4, 80).bytes());
+    }
+    kernel.flush_log();
+    let expected = format!("a packet met reason {} in row 0", Reason::NoTables as u8);
+    assert_eq!(*TOLD.0.lock().unwrap(), [expected]);
 }

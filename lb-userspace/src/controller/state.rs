@@ -439,6 +439,7 @@ impl State {
     /// Reads the counters and renews the verdicts.
     pub(super) fn tick(&mut self, now: Now) {
         self.now = now;
+        self.kernel.flush_log();
         let elapsed = now.instant.saturating_duration_since(self.started.instant);
         for (service, state) in self.config.services.iter().zip(&mut self.services) {
             let counters: Result<Vec<_>, _> = service

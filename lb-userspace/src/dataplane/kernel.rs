@@ -17,10 +17,13 @@ use aya::{
         xdp::{XdpLink, XdpMode as Hook},
     },
 };
+use aya_log::EbpfLogger;
 use lb_common::{
     layout::{self, EndpointCounters, ExitCounters, RING_SLOTS, Slot, Tables, state},
     verdict::Reason,
 };
+
+use log::Log;
 
 use crate::{
     balance::image::{self, Image},
@@ -45,6 +48,9 @@ pub enum Error {
     /// The program was refused.
     #[error("load the XDP program: {0}")]
     Program(#[source] ProgramError),
+    /// The program was built without its log.
+    #[error("open the XDP program's log: {0}")]
+    Log(#[source] aya_log::Error),
     /// A pinned map is not what this version expects.
     #[error(
         "{} was pinned by another version of evenkeel ({found}, this one needs {expected}): run \
@@ -169,6 +175,7 @@ pub struct Kernel {
     exits: PerCpuArray<MapData, [u64; Reason::ROW]>,
     /// Stands in for every ring that is not in use.
     blank: Blob,
+    log: EbpfLogger<&'static dyn Log>,
     /// The rings that the published tables name.
     published: BTreeMap<u32, Arc<[Slot]>>,
 }
@@ -194,6 +201,7 @@ impl Kernel {
         let mut object = loader.load(OBJECT).map_err(Error::Load)?;
         let program = program(&mut object)?;
         program.load().map_err(Error::Program)?;
+        let log = EbpfLogger::init(&mut object).map_err(Error::Log)?;
         let mut kernel = Self {
             tables: open_pin(&pins, "TABLES", ArrayOfMaps::try_from)?,
             rings: open_pin(&pins, "RINGS", ArrayOfMaps::try_from)?,
@@ -202,6 +210,7 @@ impl Kernel {
             endpoints: open_pin(&pins, "ENDPOINTS", PerCpuArray::try_from)?,
             exits: open_pin(&pins, "EXITS", PerCpuArray::try_from)?,
             blank: blob(&vec![Slot::steady(layout::NONE); RING_SLOTS])?,
+            log,
             published: BTreeMap::new(),
             pins,
             object,
@@ -331,6 +340,12 @@ impl Kernel {
                 .map_err(map_error("reset a service's counters"))?;
         }
         Ok(())
+    }
+
+    /// Hands what the program itself had to say on to this process's log: the first packet on
+    /// each CPU that the tables should have ruled out.
+    pub fn flush_log(&mut self) {
+        self.log.flush();
     }
 
     /// The loaded program, to run it on test packets.
