@@ -198,11 +198,18 @@ fn describe(service: &Service, now: u64, page: &mut Page) {
         (Some(skew), None) => format!(" (would notice {skew:.2}x)"),
         _ => String::new(),
     };
-    page.text(
-        2,
-        tone,
-        &format!("{verdict}: {}{detectable}", evenness.message),
-    );
+    // Most messages begin with their verdict, and an even one names what would be noticed.
+    let message = &evenness.message;
+    let verdict = match message.starts_with(verdict) {
+        true => String::new(),
+        false => format!("{verdict}: "),
+    };
+    let detectable = if message.contains("would show") {
+        ""
+    } else {
+        detectable.as_str()
+    };
+    page.text(2, tone, &format!("{verdict}{message}{detectable}"));
     for finding in &evenness.findings {
         describe_finding(finding, now, page);
     }
