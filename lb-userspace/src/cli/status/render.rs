@@ -200,9 +200,10 @@ fn describe(service: &Service, now: u64, page: &mut Page) {
     };
     // Most messages begin with their verdict, and an even one names what would be noticed.
     let message = &evenness.message;
-    let verdict = match message.starts_with(verdict) {
-        true => String::new(),
-        false => format!("{verdict}: "),
+    let verdict = if message.starts_with(verdict) {
+        String::new()
+    } else {
+        format!("{verdict}: ")
     };
     let detectable = if message.contains("would show") {
         ""
