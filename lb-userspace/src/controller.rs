@@ -10,7 +10,6 @@ mod status;
 
 use std::{
     collections::BTreeSet,
-    future,
     path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
@@ -155,17 +154,14 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            report = reports.recv() => match report {
-                Some(report) => {
+            // Where no backend is probed the channel is closed, and this branch rests.
+            Some(report) = reports.recv() => {
+                state.observe(&report);
+                // What fell together is published together.
+                while let Ok(report) = reports.try_recv() {
                     state.observe(&report);
-                    // What fell together is published together.
-                    while let Ok(report) = reports.try_recv() {
-                        state.observe(&report);
-                    }
                 }
-                // Without a probed backend there is nobody to report.
-                None => future::pending().await,
-            },
+            }
             changed = hops.changed() => {
                 if changed.is_ok() {
                     let latest = hops.borrow_and_update().clone();
@@ -191,12 +187,14 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
             // next event.
             match state.publish(Now::read()) {
                 Ok(looked) => news |= looked,
+                // A start that cannot publish has nothing to attach.
+                Err(e) if !state.attached() => return Err(e),
                 Err(e) => error!(
                     "tables not published, the kernel goes on with those before: {}",
                     with_causes(&e)
                 ),
             }
-            if !state.attached() && state.generation() > 0 {
+            if !state.attached() {
                 state.attach()?;
                 news = true;
             }

@@ -173,3 +173,20 @@ fn an_interface_that_does_not_exist_is_named() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(said.contains("nowhere0 does not exist"), "{said}");
 }
+
+#[test]
+fn without_a_health_check_every_backend_serves() {
+    let bed = Topology::build(&Spec::default()).unwrap();
+    let _servers = Web::start_all(&bed).unwrap();
+    let service = bed.web_service("web", VIP4);
+    let check = service.find("[services.health]").unwrap();
+    let end = check + service[check..].find("[[services.backends]]").unwrap();
+    let config = bed.config_head() + &service[..check] + &service[end..];
+    let daemon = Daemon::start(&bed, &config).unwrap();
+    let load = Load::new(VIP4, Duration::from_secs(2));
+    let outcome = Traffic::start(&bed, load).unwrap().wait().unwrap();
+    assert_eq!(outcome.report.new.failed, 0, "{:?}", outcome.report);
+    assert_eq!(outcome.report.new.by_backend.len(), bed.backends.len());
+    let status = daemon.status().unwrap();
+    assert_eq!(status["services"][0]["backends"][0]["health"], "unchecked");
+}
