@@ -230,7 +230,7 @@ impl Kernel {
     pub fn attach(&mut self, config: &DataPlaneConfig) -> Result<Vec<Attached>, Error> {
         let mut attached = Vec::new();
         for name in &config.interfaces {
-            let index = rustix_index(name)?;
+            let index = interface_index(name)?;
             let adopted = self.attach_one(name, index, config.xdp_mode)?;
             attached.push(Attached {
                 name: name.clone(),
@@ -550,7 +550,7 @@ fn map_error(action: &'static str) -> impl Fn(MapError) -> Error {
     move |source| Error::Map { action, source }
 }
 
-fn rustix_index(name: &str) -> Result<u32, Error> {
+fn interface_index(name: &str) -> Result<u32, Error> {
     let socket = rustix::net::socket(
         rustix::net::AddressFamily::UNIX,
         rustix::net::SocketType::DGRAM,

@@ -12,16 +12,8 @@ use aya_obj::generated::{bpf_attr, bpf_cmd};
 /// # Panics
 /// Where the value has not the map's size.
 pub(super) fn update(map: &MapData, key: u32, value: &[u8]) -> io::Result<()> {
-    assert_eq!(
-        value.len(),
-        value_size(map)?,
-        "a value is as large as its map's"
-    );
-    let mut attr = zeroed();
-    attr.__bindgen_anon_2.map_fd = map.fd().as_fd_number();
-    attr.__bindgen_anon_2.key = (&raw const key).addr() as u64;
-    attr.__bindgen_anon_2.__bindgen_anon_1.value = value.as_ptr().addr() as u64;
-    call(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr)
+    let address = value.as_ptr().addr();
+    element(bpf_cmd::BPF_MAP_UPDATE_ELEM, map, key, address, value.len())
 }
 
 /// Reads an element of a map whose keys are `u32`.
@@ -29,16 +21,23 @@ pub(super) fn update(map: &MapData, key: u32, value: &[u8]) -> io::Result<()> {
 /// # Panics
 /// Where the value has not the map's size.
 pub(super) fn lookup(map: &MapData, key: u32, value: &mut [u8]) -> io::Result<()> {
-    assert_eq!(
-        value.len(),
-        value_size(map)?,
-        "a value is as large as its map's"
-    );
+    let address = value.as_mut_ptr().addr();
+    element(bpf_cmd::BPF_MAP_LOOKUP_ELEM, map, key, address, value.len())
+}
+
+fn element(
+    command: bpf_cmd,
+    map: &MapData,
+    key: u32,
+    value: usize,
+    length: usize,
+) -> io::Result<()> {
+    assert_eq!(length, value_size(map)?, "a value is as large as its map's");
     let mut attr = zeroed();
     attr.__bindgen_anon_2.map_fd = map.fd().as_fd_number();
     attr.__bindgen_anon_2.key = (&raw const key).addr() as u64;
-    attr.__bindgen_anon_2.__bindgen_anon_1.value = value.as_mut_ptr().addr() as u64;
-    call(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr)
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = value as u64;
+    call(command, &mut attr)
 }
 
 /// Puts maps into an array of maps, with one wait for readers however many they are.
