@@ -45,7 +45,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 pub(crate) fn ensure() -> Result<bool> {
     let mut before = None;
     loop {
-        let missing = Missing::look()?;
+        let missing = match Missing::look() {
+            // The lists of packages may be older than what is needed.
+            Err(_) if before.is_none() && debian::is_here() => {
+                debian::update().perform()?;
+                Missing::look()?
+            }
+            looked => looked?,
+        };
         if missing.is_nothing() {
             return Ok(before.is_some());
         }

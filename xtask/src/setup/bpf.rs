@@ -146,7 +146,7 @@ impl Compiler {
         if known.is_none() && debian::is_here() {
             bail!(
                 "bpf-linker needs LLVM {least} or later for {}, and apt knows no such package; \
-                 add one from https://apt.llvm.org (`sudo ./llvm.sh {}`, then \
+                 run `apt-get update` and try again, add one from https://apt.llvm.org (`sudo ./llvm.sh {}`, then \
                  `sudo apt-get install llvm-{0}-dev`), or name another toolchain in {OVERRIDE}",
                 self.name,
                 least.0
@@ -194,7 +194,8 @@ fn install_compiler(missing: &mut Missing) -> Result<()> {
         if debian::is_here() {
             bail!(
                 "the XDP program needs a compiler of {} or later with the source of `core`, and \
-                 apt has none; run `{remedy}`",
+                 apt's lists have none; run `apt-get update` and try again, or \
+                 `{remedy}`",
                 least_release()
             );
         }

@@ -21,7 +21,6 @@ pub(super) fn install(packages: &[Package]) -> Vec<Step> {
         .iter()
         .map(|p| format!("{} ({})", p.name, p.why))
         .collect();
-    let remedy = "see apt's message above; it needs the network and root";
     let command = [
         "env",
         "DEBIAN_FRONTEND=noninteractive",
@@ -35,9 +34,17 @@ pub(super) fn install(packages: &[Package]) -> Vec<Step> {
         .chain(["--no-install-recommends"])
         .chain(names);
     vec![
-        Step::new("today's lists of packages", remedy, ["apt-get", "update"]).privileged(),
-        Step::new(why.join(", "), remedy, words).privileged(),
+        update(),
+        Step::new(why.join(", "), REMEDY, words).privileged(),
     ]
+}
+
+const REMEDY: &str = "see apt's message above; it needs the network and root";
+
+/// The command that brings today's lists of packages.
+pub(super) fn update() -> Step {
+    let words = ["apt-get", "update"];
+    Step::new("today's lists of packages", REMEDY, words).privileged()
 }
 
 /// The versions that apt would install of these packages; absent ones are left out.
