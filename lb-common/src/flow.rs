@@ -1,5 +1,7 @@
 //! What a packet says about itself: addresses, ports and protocol.
 
+use bytemuck::{Pod, Zeroable};
+
 use crate::{
     packet::Packet,
     verdict::Reason,
@@ -22,8 +24,9 @@ pub const fn v4(address: u32) -> Address {
     [0, 0, 0, address]
 }
 
-/// A flow's identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A flow's identity, as the tables of flows hold it too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(C)]
 pub struct Flow {
     /// Where the packet comes from.
     pub source: Address,
@@ -35,13 +38,33 @@ pub struct Flow {
     pub protocol: u8,
     /// [`V4`] or [`V6`].
     pub family: u8,
+    /// Zero.
+    pub reserved: [u8; 2],
 }
 
 impl Flow {
+    /// The source port as it lies in memory.
+    #[inline(always)]
+    pub const fn source_port(&self) -> u16 {
+        self.ports as u16
+    }
+
     /// The destination port as it lies in memory.
     #[inline(always)]
     pub const fn destination_port(&self) -> u16 {
         (self.ports >> 16) as u16
+    }
+
+    /// The flow of the packets that answer it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(&self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            ports: self.ports.rotate_left(16),
+            ..*self
+        }
     }
 }
 
@@ -49,18 +72,14 @@ impl Flow {
 pub struct Parsed {
     /// Its flow.
     pub flow: Flow,
+    /// Where the IP header begins.
+    pub network: usize,
     /// Where the transport header begins.
     pub transport: usize,
+    /// Where the IP packet ends, by its own word.
+    pub end: usize,
     /// The TCP flags; zero for UDP.
     pub tcp_flags: u8,
-}
-
-impl Parsed {
-    /// Whether it opens a TCP connection: SYN without ACK.
-    #[inline(always)]
-    pub const fn opens(&self) -> bool {
-        self.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
-    }
 }
 
 /// Reads an IPv4 packet at an offset down to its ports.
@@ -70,15 +89,15 @@ impl Parsed {
 #[inline(always)]
 pub fn ipv4<P: Packet>(packet: &P, at: usize) -> Result<Parsed, Reason> {
     let header = ipv4::header(packet, at)?;
-    let (source, destination) = (v4(header.source), v4(header.destination));
-    transport(
-        packet,
-        source,
-        destination,
-        header.protocol,
-        V4,
-        header.payload,
-    )
+    let network = Network {
+        at,
+        source: v4(header.source),
+        destination: v4(header.destination),
+        protocol: header.protocol,
+        family: V4,
+        end: header.end,
+    };
+    transport(packet, &network, header.payload)
 }
 
 /// Reads an IPv6 packet at an offset down to its ports.
@@ -88,26 +107,41 @@ pub fn ipv4<P: Packet>(packet: &P, at: usize) -> Result<Parsed, Reason> {
 #[inline(always)]
 pub fn ipv6<P: Packet>(packet: &P, at: usize) -> Result<Parsed, Reason> {
     let header = ipv6::header(packet, at)?;
-    transport(
-        packet,
-        header.source,
-        header.destination,
-        header.protocol,
-        V6,
-        header.payload,
-    )
+    let network = Network {
+        at,
+        source: header.source,
+        destination: header.destination,
+        protocol: header.protocol,
+        family: V6,
+        end: header.end,
+    };
+    transport(packet, &network, header.payload)
 }
 
+/// What the IP header says.
+#[derive(Clone, Copy)]
+pub struct Network {
+    /// Where it begins.
+    pub at: usize,
+    /// Where the packet comes from.
+    pub source: Address,
+    /// Where it is addressed to.
+    pub destination: Address,
+    /// The protocol behind it and its extension headers.
+    pub protocol: u8,
+    /// [`V4`] or [`V6`].
+    pub family: u8,
+    /// Where the packet ends, by its own word.
+    pub end: usize,
+}
+
+/// Reads the ports at an offset behind an IP header.
+///
+/// # Errors
+/// The reason for which the packet cannot belong to a service.
 #[inline(always)]
-fn transport<P: Packet>(
-    packet: &P,
-    source: Address,
-    destination: Address,
-    protocol: u8,
-    family: u8,
-    at: usize,
-) -> Result<Parsed, Reason> {
-    let (ports, tcp_flags) = match protocol {
+pub fn transport<P: Packet>(packet: &P, network: &Network, at: usize) -> Result<Parsed, Reason> {
+    let (ports, tcp_flags) = match network.protocol {
         tcp::PROTOCOL => {
             let header = tcp::header(packet, at)?;
             (header.ports, header.flags)
@@ -116,15 +150,18 @@ fn transport<P: Packet>(
         _ => return Err(Reason::NotTcpUdp),
     };
     let flow = Flow {
-        source,
-        destination,
+        source: network.source,
+        destination: network.destination,
         ports,
-        protocol,
-        family,
+        protocol: network.protocol,
+        family: network.family,
+        reserved: [0; 2],
     };
     Ok(Parsed {
         flow,
+        network: network.at,
         transport: at,
+        end: network.end,
         tcp_flags,
     })
 }

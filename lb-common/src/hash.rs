@@ -96,6 +96,7 @@ mod tests {
             ports: u32::from(port.to_be()) | u32::from(80u16.to_be()) << 16,
             protocol: 6,
             family: V4,
+            reserved: [0; 2],
         }
     }
 
@@ -175,6 +176,7 @@ mod tests {
                     ports: n.wrapping_mul(0x85eb_ca77),
                     protocol: 6,
                     family: V6,
+                    reserved: [0; 2],
                 };
                 let changed = [
                     Flow {

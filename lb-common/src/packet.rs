@@ -14,8 +14,23 @@ pub trait Packet {
     /// Copies a value in; `None`, and nothing written, unless all of it lies within the frame.
     fn write<T: Pod>(&mut self, at: usize, value: T) -> Option<()>;
 
-    /// The frame's length in bytes, from the destination MAC address on, without the checksum.
+    /// How many bytes of the frame can be read, from the destination MAC address on. A frame that
+    /// is spread over several buffers is longer.
     fn length(&self) -> usize;
+
+    /// The frame's length in bytes, without its checksum.
+    fn full_length(&self) -> usize;
+
+    /// Makes room for bytes in front of the frame, whose first byte is then that of the room;
+    /// `None`, and nothing changed, where the driver has none. At most 256 bytes.
+    fn grow(&mut self, bytes: usize) -> Option<()>;
+
+    /// Takes bytes away at the front of the frame; `None`, and nothing changed, where it has no
+    /// more than these. At most 256 bytes.
+    fn shrink(&mut self, bytes: usize) -> Option<()>;
+
+    /// Cuts the frame to a length; `None`, and nothing changed, where that fails.
+    fn truncate(&mut self, length: usize) -> Option<()>;
 
     /// The index of the interface that it came in by.
     fn ingress(&self) -> u32;

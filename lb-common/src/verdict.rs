@@ -6,13 +6,15 @@
 pub enum Verdict {
     /// Rewritten for a backend: out by the interface that it came in by.
     Transmit,
+    /// Rewritten, out by the interface of this index.
+    Redirect(u32),
     /// Untouched to the host's own stack.
     Pass(Reason),
     /// Gone.
     Drop(Reason),
 }
 
-/// Why a packet was not sent to a backend. Each is counted.
+/// Why a packet was not sent to a backend, or what else became of it. Each is counted.
 ///
 /// The numbers index the counters and do not change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,14 +48,40 @@ pub enum Reason {
     OtherInterface = 12,
     /// The tables contradict themselves; up the stack.
     BadTables = 13,
+    /// Its time to live ends here; up the stack, which answers.
+    TtlExpired = 14,
+    /// From a source that the service does not serve.
+    Denied = 15,
+    /// From a source that opens more connections than it may.
+    Limited = 16,
+    /// Too big for its tunnel; its sender was told.
+    TooBig = 17,
+    /// Too big for its tunnel; its sender was not told, because many were before.
+    TooBigUntold = 18,
+    /// A later fragment of a packet whose first fragment was not seen.
+    FragmentUnknown = 19,
+    /// An echo request to a VIP, answered.
+    EchoAnswered = 20,
+    /// An ICMP message to a VIP that quotes no flow of a service.
+    IcmpUnrelated = 21,
+    /// No free port for the flow in the pool of `snat`.
+    NoPort = 22,
+    /// A segment in mode `snat`, or a reply, of a flow that is not known.
+    NoEntry = 23,
+    /// A reply whose client the kernel has no way to; up the stack.
+    NoRoute = 24,
+    /// The driver leaves no room in front of the frame for an outer header.
+    NoRoom = 25,
+    /// An ICMP error handed on to the end that it concerns.
+    Related = 26,
 }
 
 impl Reason {
     /// How many counters a row of reasons has: a power of two with room for more reasons.
-    pub const ROW: usize = 16;
+    pub const ROW: usize = 32;
 
     /// Every reason, by number.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 27] = [
         Self::NoTables,
         Self::Truncated,
         Self::NotIp,
@@ -68,6 +96,19 @@ impl Reason {
         Self::Unresolved,
         Self::OtherInterface,
         Self::BadTables,
+        Self::TtlExpired,
+        Self::Denied,
+        Self::Limited,
+        Self::TooBig,
+        Self::TooBigUntold,
+        Self::FragmentUnknown,
+        Self::EchoAnswered,
+        Self::IcmpUnrelated,
+        Self::NoPort,
+        Self::NoEntry,
+        Self::NoRoute,
+        Self::NoRoom,
+        Self::Related,
     ];
 
     /// The name in the status, the logs and the metrics.
@@ -87,6 +128,19 @@ impl Reason {
             Self::Unresolved => "unresolved",
             Self::OtherInterface => "other-interface",
             Self::BadTables => "bad-tables",
+            Self::TtlExpired => "ttl-expired",
+            Self::Denied => "denied",
+            Self::Limited => "limited",
+            Self::TooBig => "too-big",
+            Self::TooBigUntold => "too-big-untold",
+            Self::FragmentUnknown => "fragment-unknown",
+            Self::EchoAnswered => "echo-answered",
+            Self::IcmpUnrelated => "icmp-unrelated",
+            Self::NoPort => "no-port",
+            Self::NoEntry => "no-entry",
+            Self::NoRoute => "no-route",
+            Self::NoRoom => "no-room",
+            Self::Related => "related",
         }
     }
 }

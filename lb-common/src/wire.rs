@@ -8,9 +8,11 @@
 //! [`Reason::Truncated`]: crate::verdict::Reason::Truncated
 //! [`Reason::Malformed`]: crate::verdict::Reason::Malformed
 
+pub mod checksum;
 pub mod ethernet;
 pub mod ipv4;
 pub mod ipv6;
+pub mod quic;
 pub mod tcp;
 pub mod udp;
 

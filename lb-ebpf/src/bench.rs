@@ -5,13 +5,9 @@
 //! different flow at each repetition, without a map that would cost more than what is measured.
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use lb_common::{decide, packet::Packet};
+use lb_common::packet::Packet;
 
-use crate::{
-    action,
-    frame::Frame,
-    maps::{KernelCounters, KernelTables},
-};
+use crate::{balance, frame::Frame};
 
 /// The source address of an untagged IPv4 frame without options.
 const SOURCE: usize = 26;
@@ -26,15 +22,10 @@ const SERVICE: usize = FLOW + 8;
 /// Balances the next flow's frame.
 #[xdp]
 fn bench_flows(ctx: XdpContext) -> u32 {
-    let mut frame = Frame::new(&ctx);
-    if next(&mut frame).is_none() {
+    if next(&mut Frame::new(&ctx)).is_none() {
         return xdp_action::XDP_ABORTED;
     }
-    action(decide::process(
-        &mut frame,
-        &KernelTables,
-        &KernelCounters(&ctx),
-    ))
+    balance::run(&ctx)
 }
 
 /// The floor of [`bench_flows`]: makes the same frame and sends it back.

@@ -1,6 +1,9 @@
 //! A received frame. All packet pointers live here.
 
-use aya_ebpf::{EbpfContext, programs::XdpContext};
+use aya_ebpf::{
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
+    programs::XdpContext,
+};
 use bytemuck::Pod;
 use lb_common::packet::Packet;
 
@@ -34,6 +37,15 @@ impl<'a> Frame<'a> {
             Some(pointer as *mut T)
         }
     }
+
+    /// Moves the frame's first byte: to the front where `by` is negative.
+    #[inline(always)]
+    fn move_start(&mut self, by: i32) -> Option<()> {
+        // SAFETY: the kernel checks the bounds; old pointers are not used after this.
+        let moved = unsafe { bpf_xdp_adjust_head(self.ctx.ctx, by) } == 0;
+        *self = Self::new(self.ctx);
+        moved.then_some(())
+    }
 }
 
 impl Packet for Frame<'_> {
@@ -57,8 +69,32 @@ impl Packet for Frame<'_> {
     }
 
     #[inline(always)]
+    fn full_length(&self) -> usize {
+        // SAFETY: the context outlives the program's run.
+        unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as usize }
+    }
+
+    #[inline(always)]
+    fn grow(&mut self, bytes: usize) -> Option<()> {
+        self.move_start(-(bytes as i32))
+    }
+
+    #[inline(always)]
+    fn shrink(&mut self, bytes: usize) -> Option<()> {
+        self.move_start(bytes as i32)
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, length: usize) -> Option<()> {
+        let by = length as i32 - self.full_length() as i32;
+        // SAFETY: the kernel checks the bounds; old pointers are not used after this.
+        let moved = unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, by) } == 0;
+        *self = Self::new(self.ctx);
+        moved.then_some(())
+    }
+
+    #[inline(always)]
     fn ingress(&self) -> u32 {
-        // SAFETY: the context outlives the program's run, and the verifier knows its layout.
-        unsafe { (*self.ctx.as_ptr().cast::<aya_ebpf::bindings::xdp_md>()).ingress_ifindex }
+        self.ctx.ingress_ifindex() as u32
     }
 }

@@ -7,35 +7,17 @@
     reason = "the signature of entry points is aya's"
 )]
 
+mod balance;
 mod bench;
 mod frame;
 mod maps;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use lb_common::{decide, verdict::Verdict};
 
-use crate::{
-    frame::Frame,
-    maps::{KernelCounters, KernelTables},
-};
-
-/// Balances a frame. Kernel 5.9 or later, for the link that it is attached by.
-#[xdp]
+/// Balances a frame. Kernel 5.18 or later, for frames of several buffers.
+#[xdp(frags)]
 fn evenkeel(ctx: XdpContext) -> u32 {
-    action(decide::process(
-        &mut Frame::new(&ctx),
-        &KernelTables,
-        &KernelCounters(&ctx),
-    ))
-}
-
-#[inline(always)]
-fn action(verdict: Verdict) -> u32 {
-    match verdict {
-        Verdict::Transmit => xdp_action::XDP_TX,
-        Verdict::Pass(_) => xdp_action::XDP_PASS,
-        Verdict::Drop(_) => xdp_action::XDP_DROP,
-    }
+    balance::run(&ctx)
 }
 
 /// The floor of the benchmark, and the program that a veth peer needs before its end can send.

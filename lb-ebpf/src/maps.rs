@@ -1,14 +1,22 @@
 //! The maps, as the decision sees them. All map pointers live here.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, PerCpuArray},
+    EbpfContext as _,
+    bindings::{self, BPF_ANY, BPF_NOEXIST},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
+    helpers::{bpf_fib_lookup, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns},
     macros::btf_map,
     programs::XdpContext,
 };
 use aya_log_ebpf::warn;
 use lb_common::{
-    layout::{self, EndpointCounters, ExitCounters, RECENT_SYNS, RecentSyns, Slot},
-    tables::{Counters, Tables},
+    flow::{self, Address, Flow},
+    layout::{
+        self, Allowance, EndpointCounters, EndpointEvents, ExitCounters, FlowEntry, FragmentKey,
+        LimitKey, RECENT_SYNS, RecentSyns, SMALL_RING_SLOTS, Scratch, Slot, SourceKey, TICK_NS,
+        TrackingCounters, Vip,
+    },
+    tables::{Counters, Event, Memory, Route, Routes, Tables, Tracked},
     verdict::Reason,
 };
 
@@ -16,48 +24,104 @@ use lb_common::{
 #[btf_map]
 static TABLES: ArrayOfMaps<Array<layout::Tables, 1>, 1> = ArrayOfMaps::new();
 
-/// The rings, by the numbers that the tables name them by.
+/// The large rings, by the numbers that the tables name them by.
 #[btf_map]
 static RINGS: ArrayOfMaps<Array<layout::Ring, 1>, { layout::RINGS }> = ArrayOfMaps::new();
+
+/// The small rings, likewise.
+#[btf_map]
+static SMALL_RINGS: ArrayOfMaps<Array<layout::SmallRing, 1>, { layout::RINGS }> =
+    ArrayOfMaps::new();
 
 /// What each endpoint was sent.
 #[btf_map]
 static ENDPOINTS: PerCpuArray<EndpointCounters, { layout::ENDPOINTS }> = PerCpuArray::new();
 
+/// What else was seen of each endpoint's flows.
+#[btf_map]
+static EVENTS: PerCpuArray<EndpointEvents, { layout::ENDPOINTS }> = PerCpuArray::new();
+
 /// What was not sent to an endpoint, and why: the host's row, then one for each service.
 #[btf_map]
 static EXITS: PerCpuArray<ExitCounters, { layout::EXIT_ROWS }> = PerCpuArray::new();
+
+/// What became of the memory of flows.
+#[btf_map]
+static TRACKING: PerCpuArray<TrackingCounters, 1> = PerCpuArray::new();
 
 /// The SYNs seen last.
 #[btf_map]
 static SYNS: PerCpuArray<RecentSyns, 1> = PerCpuArray::new();
 
-/// The published tables.
-pub(crate) struct KernelTables;
+/// What a CPU keeps for itself.
+#[btf_map]
+static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
-impl Tables for KernelTables {
+/// Flows of which a first packet was seen; the loader says how many there is room for.
+#[btf_map]
+static FRESH: LruHashMap<Flow, FlowEntry, 65_536> = LruHashMap::new();
+
+/// The other flows that are remembered; the loader says how many there is room for.
+#[btf_map]
+static ESTABLISHED: HashMap<Flow, FlowEntry, 262_144> = HashMap::new();
+
+/// First fragments of packets.
+#[btf_map]
+static FRAGMENTS: LruHashMap<FragmentKey, FlowEntry, { layout::FRAGMENTS }> = LruHashMap::new();
+
+/// Lists of sources.
+#[btf_map]
+static SOURCES: LpmTrie<[u32; 6], u8, { layout::SOURCES }> = LpmTrie::new();
+
+/// Sources that are limited.
+#[btf_map]
+static LIMITS: LruHashMap<LimitKey, Allowance, { layout::LIMITS }> = LruHashMap::new();
+
+/// How many CPUs share the ports of `snat`; the loader says.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".rodata")]
+static CPUS: aya_ebpf::Global<u32> = aya_ebpf::Global::new(1);
+
+/// The kernel, as one packet sees it.
+pub(crate) struct Kernel<'a>(pub(crate) &'a XdpContext);
+
+impl Tables for Kernel<'_> {
     #[inline(always)]
     fn current(&self) -> Option<&layout::Tables> {
         TABLES.get_value(0, &0)
     }
 
     #[inline(always)]
-    fn slot(&self, ring: u32, slot: u16) -> Option<Slot> {
-        RINGS
-            .get_value(ring, &0)
-            .map(|ring| ring[usize::from(slot)])
+    fn slot(&self, vip: &Vip, hash: u32) -> Option<Slot> {
+        let slot = usize::from(hash as u16 & vip.slot_mask);
+        if usize::from(vip.slot_mask) < SMALL_RING_SLOTS {
+            SMALL_RINGS
+                .get_value(vip.ring, &0)
+                .map(|ring| ring[slot & (SMALL_RING_SLOTS - 1)])
+        } else {
+            RINGS.get_value(vip.ring, &0).map(|ring| ring[slot])
+        }
     }
 }
 
-/// This CPU's counters.
-pub(crate) struct KernelCounters<'a>(pub(crate) &'a XdpContext);
+/// This CPU's value of a per-CPU array.
+///
+/// # Safety
+/// The caller holds no other reference to it. No other packet runs on this CPU meanwhile.
+macro_rules! own {
+    ($map:ident, $index:expr) => {
+        match $map.get_ptr_mut($index) {
+            // SAFETY: the value is this CPU's own, and the reference does not outlive its use.
+            Some(value) => Some(unsafe { &mut *value }),
+            None => None,
+        }
+    };
+}
 
-impl Counters for KernelCounters<'_> {
+impl Counters for Kernel<'_> {
     #[inline(always)]
     fn forwarded(&self, endpoint: u16, bytes: usize, new_flow: bool) {
-        if let Some(counters) = ENDPOINTS.get_ptr_mut(u32::from(endpoint)) {
-            // SAFETY: the value is this CPU's own, and no other packet runs on it meanwhile.
-            let counters = unsafe { &mut *counters };
+        if let Some(counters) = own!(ENDPOINTS, u32::from(endpoint)) {
             counters.packets += 1;
             counters.bytes += bytes as u64;
             counters.new_flows += u64::from(new_flow);
@@ -66,9 +130,7 @@ impl Counters for KernelCounters<'_> {
 
     #[inline(always)]
     fn exit(&self, row: u32, reason: Reason) {
-        if let Some(counters) = EXITS.get_ptr_mut(row) {
-            // SAFETY: as above.
-            let counters = unsafe { &mut *counters };
+        if let Some(counters) = own!(EXITS, row) {
             let counter = &mut counters[reason as usize & (Reason::ROW - 1)];
             // The tables should rule these out. The first on each CPU is told, the others only
             // counted: a log line costs more than a packet.
@@ -84,11 +146,188 @@ impl Counters for KernelCounters<'_> {
 
     #[inline(always)]
     fn syn_seen(&self, place: usize, fingerprint: u32) -> bool {
-        let Some(recent) = SYNS.get_ptr_mut(0) else {
+        let Some(recent) = own!(SYNS, 0) else {
             return false;
         };
-        // SAFETY: as above.
-        let recent = unsafe { &mut *recent };
         core::mem::replace(&mut recent[place & (RECENT_SYNS - 1)], fingerprint) == fingerprint
+    }
+
+    #[inline(always)]
+    fn event(&self, endpoint: u16, event: Event) {
+        if let Some(events) = own!(EVENTS, u32::from(endpoint)) {
+            match event {
+                Event::Retransmitted => events.retransmitted += 1,
+                Event::Reset => events.resets += 1,
+                Event::Reply(bytes) => {
+                    events.replies += 1;
+                    events.reply_bytes += bytes as u64;
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn tracked(&self, what: Tracked) {
+        if let Some(tracking) = own!(TRACKING, 0) {
+            match what {
+                Tracked::Fresh => tracking.fresh += 1,
+                Tracked::Established => tracking.established += 1,
+                Tracked::Refused => tracking.refused += 1,
+                Tracked::Collision => tracking.collisions += 1,
+            }
+        }
+    }
+}
+
+/// Hands the value under a key to a closure.
+///
+/// Other CPUs may write to it meanwhile: its fields are numbers of which any mixture is sound.
+macro_rules! with {
+    ($map:ident, $key:expr, $with:expr) => {
+        $map.get_ptr_mut($key)
+            // SAFETY: the kernel keeps the element's memory valid while the program runs.
+            .map(|value| $with(unsafe { &mut *value }))
+    };
+}
+
+impl Memory for Kernel<'_> {
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        // SAFETY: a helper without arguments. Kernel 5.11 or later.
+        (unsafe { bpf_ktime_get_coarse_ns() } / TICK_NS) as u32
+    }
+
+    #[inline(always)]
+    fn fresh<R>(&self, flow: &Flow, with: impl FnOnce(&mut FlowEntry) -> R) -> Option<R> {
+        with!(FRESH, flow, with)
+    }
+
+    #[inline(always)]
+    fn established<R>(&self, flow: &Flow, with: impl FnOnce(&mut FlowEntry) -> R) -> Option<R> {
+        with!(ESTABLISHED, flow, with)
+    }
+
+    #[inline(always)]
+    fn remember_fresh(&self, flow: &Flow, entry: &FlowEntry) {
+        // Where every place is just being used on another CPU, the flow is not remembered, and
+        // its next packet is taken for a first one.
+        let _ = FRESH.insert(flow, entry, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn claim_fresh(&self, flow: &Flow, entry: &FlowEntry) -> bool {
+        FRESH.insert(flow, entry, u64::from(BPF_NOEXIST)).is_ok()
+    }
+
+    #[inline(always)]
+    fn remember_established(&self, flow: &Flow, entry: &FlowEntry) -> bool {
+        ESTABLISHED.insert(flow, entry, u64::from(BPF_ANY)).is_ok()
+    }
+
+    #[inline(always)]
+    fn forget_fresh(&self, flow: &Flow) {
+        // Nothing is wrong where it was gone already.
+        let _ = FRESH.remove(flow);
+    }
+
+    #[inline(always)]
+    fn forget_established(&self, flow: &Flow) {
+        let _ = ESTABLISHED.remove(flow);
+    }
+
+    #[inline(always)]
+    fn remember_fragment(&self, fragment: &FragmentKey, entry: &FlowEntry) {
+        let _ = FRAGMENTS.insert(fragment, entry, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn fragment(&self, fragment: &FragmentKey) -> Option<FlowEntry> {
+        with!(FRAGMENTS, fragment, |entry: &mut FlowEntry| *entry)
+    }
+
+    #[inline(always)]
+    fn next_port(&self) -> u32 {
+        let Some(scratch) = own!(SCRATCH, 0) else {
+            return 0;
+        };
+        scratch.port = scratch.port.wrapping_add(1);
+        // SAFETY: a helper without arguments.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        scratch.port.wrapping_mul(CPUS.load()).wrapping_add(cpu)
+    }
+
+    #[inline(always)]
+    fn listed(&self, source: &SourceKey) -> Option<u8> {
+        let [a, b, c, d] = source.address;
+        let key = Key::new(source.prefix, [source.list, source.family, a, b, c, d]);
+        SOURCES.get(&key).copied()
+    }
+
+    #[inline(always)]
+    fn allowance<R>(
+        &self,
+        source: &LimitKey,
+        first: Allowance,
+        with: impl FnOnce(&mut Allowance) -> R,
+    ) -> Option<R> {
+        if LIMITS.get_ptr(source).is_none() {
+            let _ = LIMITS.insert(source, first, u64::from(BPF_NOEXIST));
+        }
+        with!(LIMITS, source, with)
+    }
+
+    #[inline(always)]
+    fn may_tell(&self) -> bool {
+        let now = self.now();
+        own!(SCRATCH, 0).is_some_and(|scratch| scratch.may_tell(now))
+    }
+}
+
+/// `AF_INET` and `AF_INET6` of linux/socket.h.
+const INET: u8 = 2;
+const INET6: u8 = 10;
+/// `BPF_FIB_LKUP_RET_NOT_FWDED` of linux/bpf.h: for the host itself.
+const NOT_FORWARDED: i64 = 4;
+
+impl Routes for Kernel<'_> {
+    #[inline(always)]
+    fn route(&self, family: u8, source: &Address, destination: &Address, ingress: u32) -> Route {
+        // SAFETY: integers, and arrays of them, for which zero is valid.
+        let mut lookup: bindings::bpf_fib_lookup = unsafe { core::mem::zeroed() };
+        lookup.ifindex = ingress;
+        if family == flow::V4 {
+            lookup.family = INET;
+            lookup.__bindgen_anon_3.ipv4_src = source[3];
+            lookup.__bindgen_anon_4.ipv4_dst = destination[3];
+        } else {
+            lookup.family = INET6;
+            lookup.__bindgen_anon_3.ipv6_src = *source;
+            lookup.__bindgen_anon_4.ipv6_dst = *destination;
+        }
+        // SAFETY: the context and the structure outlive the call.
+        let answer = unsafe {
+            bpf_fib_lookup(
+                self.0.as_ptr(),
+                &raw mut lookup,
+                size_of::<bindings::bpf_fib_lookup>() as i32,
+                0,
+            )
+        };
+        match answer {
+            0 => {
+                let [a, b, c, d, e, f] = lookup.dmac;
+                let [g, h, i, j, k, l] = lookup.smac;
+                Route::Over {
+                    interface: lookup.ifindex,
+                    macs: [
+                        u32::from_ne_bytes([a, b, c, d]),
+                        u32::from_ne_bytes([e, f, g, h]),
+                        u32::from_ne_bytes([i, j, k, l]),
+                    ],
+                }
+            }
+            NOT_FORWARDED => Route::Local,
+            _ => Route::Unknown,
+        }
     }
 }

@@ -19,6 +19,8 @@ pub struct Header {
     pub destination: u32,
     /// Where the payload begins.
     pub payload: usize,
+    /// Where the packet ends, by its own word.
+    pub end: usize,
 }
 
 /// Reads the header at an offset.
@@ -42,5 +44,6 @@ pub fn header<P: Packet>(packet: &P, at: usize) -> Result<Header, Reason> {
         source: read(packet, at + 12)?,
         destination: read(packet, at + 16)?,
         payload: at + HEADER,
+        end: at + usize::from(read_be16(packet, at + 2)?),
     })
 }

@@ -1,6 +1,6 @@
 //! IPv6 (RFC 8200 §3).
 
-use super::read;
+use super::{read, read_be16};
 use crate::{packet::Packet, verdict::Reason};
 
 /// The length of the fixed header.
@@ -28,6 +28,8 @@ pub struct Header {
     pub destination: [u32; 4],
     /// Where the payload begins.
     pub payload: usize,
+    /// Where the packet ends, by its own word.
+    pub end: usize,
 }
 
 /// Reads the header at an offset.
@@ -54,5 +56,6 @@ pub fn header<P: Packet>(packet: &P, at: usize) -> Result<Header, Reason> {
         source: read(packet, at + 8)?,
         destination: read(packet, at + 24)?,
         payload: at + HEADER,
+        end: at + HEADER + usize::from(read_be16(packet, at + 4)?),
     })
 }

@@ -7,10 +7,22 @@ use crate::{packet::Packet, verdict::Reason};
 pub const PROTOCOL: u8 = 6;
 /// The length of a header without options.
 pub const HEADER: usize = 20;
+/// Where the checksum stands.
+pub const CHECKSUM: usize = 16;
 /// The flag that opens a connection.
 pub const SYN: u8 = 0x02;
+/// The flag that ends a direction.
+pub const FIN: u8 = 0x01;
+/// The flag that aborts a connection.
+pub const RST: u8 = 0x04;
 /// The flag that acknowledges.
 pub const ACK: u8 = 0x10;
+
+/// Whether these flags open a connection: SYN without ACK.
+#[inline(always)]
+pub const fn opens(flags: u8) -> bool {
+    flags & (SYN | ACK) == SYN
+}
 
 /// What the decision needs of a header.
 pub struct Header {

@@ -7,6 +7,8 @@ use crate::{packet::Packet, verdict::Reason};
 pub const PROTOCOL: u8 = 17;
 /// The length of a header.
 pub const HEADER: usize = 8;
+/// Where the checksum stands.
+pub const CHECKSUM: usize = 6;
 
 /// Source port and destination port of the header at an offset, as they lie in memory, the
 /// source in the low half.

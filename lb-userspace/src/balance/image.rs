@@ -10,7 +10,9 @@ use bytemuck::Zeroable as _;
 use lb_common::{
     flow::{self, Address},
     hash,
-    layout::{self, ENDPOINTS, Endpoint, SERVICES, Slot, Tables, Vip, VipKey, mode, state},
+    layout::{
+        self, ENDPOINTS, Endpoint, Far, SERVICES, Slot, Tables, Vip, VipKey, mode, spread, state,
+    },
 };
 
 use crate::model::{Mode, OnEmpty, Service, ServiceKey, ServicePort};
@@ -85,9 +87,9 @@ impl Numbers {
     pub fn adopt(tables: &Tables) -> Self {
         let services = vips(tables).map(|vip| (vip.key, vip.service)).collect();
         let endpoints = (0u16..)
-            .zip(&tables.endpoints)
-            .filter(|(_, endpoint)| endpoint.family != 0)
-            .map(|(number, e)| ((e.service, e.family, e.address), number))
+            .zip(tables.endpoints.iter().zip(&tables.fars))
+            .filter(|(_, (endpoint, _))| endpoint.family != 0)
+            .map(|(number, (e, far))| ((e.service, e.family, far.address), number))
             .collect();
         Self {
             services,
@@ -192,7 +194,8 @@ impl Image {
                 })
                 .collect();
             for ((backend, way), &end) in plan.service.backends.iter().zip(&plan.ways).zip(&ends) {
-                tables.endpoints[usize::from(end)] =
+                let number = usize::from(end);
+                (tables.endpoints[number], tables.fars[number]) =
                     endpoint(service, backend.address, plan.service.mode, *way);
             }
             let mut vip = Vip {
@@ -204,7 +207,8 @@ impl Image {
                     OnEmpty::Drop => state::EMPTY_DROP,
                     OnEmpty::Pass => state::EMPTY_PASS,
                 },
-                reserved: [0; 3],
+                spread: spread::FLOW,
+                flags: 0,
             };
             if let Some(owners) = &plan.owners {
                 let slots: Arc<[Slot]> = owners
@@ -237,6 +241,10 @@ impl Image {
         header == others.header
             && own.vips == others.vips
             && own.endpoints == others.endpoints
+            && own.fars == others.fars
+            && own.services == others.services
+            && own.by_address == others.by_address
+            && own.snat == others.snat
             && self.rings == other.rings
     }
 
@@ -260,29 +268,34 @@ fn place(service: u16, slots: Arc<[Slot]>, live: Option<&Image>) -> (u32, Arc<[S
     (first, slots)
 }
 
-fn endpoint(service: u16, backend: IpAddr, how: Mode, way: Option<Way>) -> Endpoint {
+fn endpoint(service: u16, backend: IpAddr, how: Mode, way: Option<Way>) -> (Endpoint, Far) {
     let (address, family) = address(backend);
+    let far = Far {
+        address,
+        source: Address::zeroed(),
+    };
     let bare = Endpoint {
         service,
         family,
-        address,
         mode: mode::UNRESOLVED,
+        serves: 1,
         ..Endpoint::zeroed()
     };
     let Some(way) = way else {
-        return bare;
+        return (bare, far);
     };
     let mut macs = [0u8; 12];
     macs[..6].copy_from_slice(&way.destination);
     macs[6..].copy_from_slice(&way.source);
-    Endpoint {
+    let resolved = Endpoint {
         macs: bytemuck::cast(macs),
         interface: way.interface,
         mode: match how {
             Mode::Dsr => mode::DSR,
         },
         ..bare
-    }
+    };
+    (resolved, far)
 }
 
 /// An address as the tables hold it, with its family.

@@ -573,9 +573,10 @@ fn adopt_ways(live: &Image) -> BTreeMap<IpAddr, Way> {
         .tables
         .endpoints
         .iter()
-        .filter(|e| e.mode != mode::UNRESOLVED);
+        .zip(&live.tables.fars)
+        .filter(|(e, _)| e.mode != mode::UNRESOLVED);
     endpoints
-        .map(|endpoint| {
+        .map(|(endpoint, far)| {
             let macs: [u8; 12] = bytemuck::cast(endpoint.macs);
             let mut way = Way {
                 interface: endpoint.interface,
@@ -584,7 +585,7 @@ fn adopt_ways(live: &Image) -> BTreeMap<IpAddr, Way> {
             };
             way.destination.copy_from_slice(&macs[..6]);
             way.source.copy_from_slice(&macs[6..]);
-            (ip(endpoint.family, endpoint.address), way)
+            (ip(endpoint.family, far.address), way)
         })
         .collect()
 }

@@ -19,7 +19,9 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use lb_common::{
-    layout::{self, EndpointCounters, ExitCounters, RING_SLOTS, Slot, Tables, state},
+    layout::{
+        self, EndpointCounters, ExitCounters, RING_SLOTS, SMALL_RING_SLOTS, Slot, Tables, state,
+    },
     verdict::Reason,
 };
 
@@ -140,12 +142,19 @@ const LINK: &str = "link-";
 type Shape = (&'static str, u32, usize, usize);
 
 /// `BPF_MAP_TYPE_*` of linux/bpf.h.
+const HASH: u32 = 1;
 const PER_CPU_ARRAY: u32 = 6;
+const LRU_HASH: u32 = 9;
+const LPM_TRIE: u32 = 11;
 const ARRAY_OF_MAPS: u32 = 12;
 
-const MAPS: [Shape; 5] = [
+/// As [`Shape`]'s last number: as many as the configuration says.
+const CONFIGURED: usize = 0;
+
+const MAPS: [Shape; 14] = [
     ("TABLES", ARRAY_OF_MAPS, 4, 1),
     ("RINGS", ARRAY_OF_MAPS, 4, layout::RINGS),
+    ("SMALL_RINGS", ARRAY_OF_MAPS, 4, layout::RINGS),
     (
         "ENDPOINTS",
         PER_CPU_ARRAY,
@@ -158,7 +167,45 @@ const MAPS: [Shape; 5] = [
         size_of::<ExitCounters>(),
         layout::EXIT_ROWS,
     ),
+    (
+        "EVENTS",
+        PER_CPU_ARRAY,
+        size_of::<layout::EndpointEvents>(),
+        layout::ENDPOINTS,
+    ),
+    (
+        "TRACKING",
+        PER_CPU_ARRAY,
+        size_of::<layout::TrackingCounters>(),
+        1,
+    ),
     ("SYNS", PER_CPU_ARRAY, size_of::<layout::RecentSyns>(), 1),
+    ("SCRATCH", PER_CPU_ARRAY, size_of::<layout::Scratch>(), 1),
+    (
+        "FRESH",
+        LRU_HASH,
+        size_of::<layout::FlowEntry>(),
+        CONFIGURED,
+    ),
+    (
+        "ESTABLISHED",
+        HASH,
+        size_of::<layout::FlowEntry>(),
+        CONFIGURED,
+    ),
+    (
+        "FRAGMENTS",
+        LRU_HASH,
+        size_of::<layout::FlowEntry>(),
+        layout::FRAGMENTS,
+    ),
+    ("SOURCES", LPM_TRIE, 1, layout::SOURCES),
+    (
+        "LIMITS",
+        LRU_HASH,
+        size_of::<layout::Allowance>(),
+        layout::LIMITS,
+    ),
 ];
 
 /// An array of one value that is too large for the stack.
@@ -169,12 +216,10 @@ pub struct Kernel {
     pins: Pins,
     object: Ebpf,
     tables: ArrayOfMaps<MapData>,
-    rings: ArrayOfMaps<MapData>,
-    outer_rings: MapData,
+    rings: Rings,
+    small_rings: Rings,
     endpoints: PerCpuArray<MapData, [u64; 3]>,
     exits: PerCpuArray<MapData, [u64; Reason::ROW]>,
-    /// Stands in for every ring that is not in use.
-    blank: Blob,
     log: EbpfLogger<&'static dyn Log>,
     /// The rings that the published tables name.
     published: BTreeMap<u32, Arc<[Slot]>>,
@@ -198,18 +243,21 @@ impl Kernel {
             }
             loader.map_pin_path(shape.0, path);
         }
+        let cpus = aya::util::nr_cpus().map_err(|(_, source)| Error::Io {
+            action: "count the CPUs",
+            source,
+        })? as u32;
+        loader.override_global("CPUS", &cpus, true);
         let mut object = loader.load(OBJECT).map_err(Error::Load)?;
         let program = program(&mut object)?;
         program.load().map_err(Error::Program)?;
         let log = EbpfLogger::init(&mut object).map_err(Error::Log)?;
         let mut kernel = Self {
             tables: open_pin(&pins, "TABLES", ArrayOfMaps::try_from)?,
-            rings: open_pin(&pins, "RINGS", ArrayOfMaps::try_from)?,
-            outer_rings: MapData::from_pin(pins.path("RINGS"))
-                .map_err(map_error("open the rings"))?,
+            rings: Rings::open(&pins, "RINGS", RING_SLOTS)?,
+            small_rings: Rings::open(&pins, "SMALL_RINGS", SMALL_RING_SLOTS)?,
             endpoints: open_pin(&pins, "ENDPOINTS", PerCpuArray::try_from)?,
             exits: open_pin(&pins, "EXITS", PerCpuArray::try_from)?,
-            blank: blob(&vec![Slot::steady(layout::NONE); RING_SLOTS])?,
             log,
             published: BTreeMap::new(),
             pins,
@@ -359,39 +407,25 @@ impl Kernel {
 
 impl DataPlane for Kernel {
     fn publish(&mut self, image: &Image) -> Result<(), Error> {
-        let write = |source| Error::Io {
-            action: "publish rings",
-            source,
-        };
-        let changed: Vec<_> = image
+        let (small, large): (Vec<_>, Vec<_>) = image
             .rings
             .iter()
             .filter(|(number, slots)| self.published.get(number) != Some(slots))
-            .collect();
-        for batch in changed.chunks(BATCH) {
-            let mut maps = Vec::with_capacity(batch.len());
-            for &(&number, slots) in batch {
-                let mut ring = vec![Slot::steady(layout::NONE); RING_SLOTS];
-                ring[..slots.len()].copy_from_slice(slots);
-                maps.push((number, blob(&ring)?));
-            }
-            let rings: Vec<_> = maps.iter().map(|(number, map)| (*number, map)).collect();
-            syscall::update_inner(&self.outer_rings, &rings).map_err(write)?;
-        }
+            .partition(|(_, slots)| slots.len() <= SMALL_RING_SLOTS);
+        self.small_rings.publish(&small)?;
+        self.rings.publish(&large)?;
         let tables = blob(std::slice::from_ref(&*image.tables))?;
         // Returns once no packet follows the old tables any more.
         self.tables
             .set(0, &tables, 0)
             .map_err(map_error("publish tables"))?;
-        let unused: Vec<_> = self
+        let (small, large): (Vec<_>, Vec<_>) = self
             .published
-            .keys()
-            .filter(|number| !image.rings.contains_key(number))
-            .map(|number| (*number, &self.blank))
-            .collect();
-        if !unused.is_empty() {
-            syscall::update_inner(&self.outer_rings, &unused).map_err(write)?;
-        }
+            .iter()
+            .filter(|(number, _)| !image.rings.contains_key(number))
+            .partition(|(_, slots)| slots.len() <= SMALL_RING_SLOTS);
+        self.small_rings.retire(&small)?;
+        self.rings.retire(&large)?;
         self.published.clone_from(&image.rings);
         Ok(())
     }
@@ -422,19 +456,14 @@ impl DataPlane for Kernel {
             });
         }
         let mut rings = BTreeMap::new();
-        let mut slots = vec![Slot::steady(layout::NONE); RING_SLOTS];
         for vip in image::vips(&tables).filter(|vip| vip.state == state::SERVING) {
-            let inner = self
-                .rings
-                .get(&vip.ring, 0)
-                .map_err(map_error("open a live ring"))?;
-            syscall::lookup(&inner, 0, bytemuck::cast_slice_mut(&mut slots)).map_err(|source| {
-                Error::Io {
-                    action: "read a live ring",
-                    source,
-                }
-            })?;
-            rings.insert(vip.ring, slots[..=usize::from(vip.slot_mask)].into());
+            let slots = usize::from(vip.slot_mask) + 1;
+            let kind = if slots <= SMALL_RING_SLOTS {
+                &self.small_rings
+            } else {
+                &self.rings
+            };
+            rings.insert(vip.ring, kind.read(vip.ring, slots)?);
         }
         Ok(Some(Image { tables, rings }))
     }
@@ -499,6 +528,78 @@ fn program(object: &mut Ebpf) -> Result<&mut Xdp, Error> {
         .map_err(Error::Program)
 }
 
+/// The rings of one size.
+struct Rings {
+    outer: ArrayOfMaps<MapData>,
+    /// The same map, for batches.
+    data: MapData,
+    slots: usize,
+    /// Stands in for every ring that is not in use.
+    blank: Blob,
+}
+
+impl Rings {
+    fn open(pins: &Pins, name: &'static str, slots: usize) -> Result<Self, Error> {
+        Ok(Self {
+            outer: open_pin(pins, name, ArrayOfMaps::try_from)?,
+            data: MapData::from_pin(pins.path(name)).map_err(map_error("open the rings"))?,
+            slots,
+            blank: blob(&vec![Slot::steady(layout::NONE); slots])?,
+        })
+    }
+
+    /// Puts rings under numbers that no packet follows.
+    fn publish(&self, rings: &[(&u32, &Arc<[Slot]>)]) -> Result<(), Error> {
+        for batch in rings.chunks(BATCH) {
+            let mut maps = Vec::with_capacity(batch.len());
+            for &(&number, slots) in batch {
+                let mut ring = vec![Slot::steady(layout::NONE); self.slots];
+                ring[..slots.len()].copy_from_slice(slots);
+                maps.push((number, blob(&ring)?));
+            }
+            let rings: Vec<_> = maps.iter().map(|(number, map)| (*number, map)).collect();
+            self.update(&rings)?;
+        }
+        Ok(())
+    }
+
+    /// Frees rings that no packet follows any more.
+    fn retire(&self, rings: &[(&u32, &Arc<[Slot]>)]) -> Result<(), Error> {
+        let unused: Vec<_> = rings
+            .iter()
+            .map(|(number, _)| (**number, &self.blank))
+            .collect();
+        if unused.is_empty() {
+            return Ok(());
+        }
+        self.update(&unused)
+    }
+
+    fn update(&self, rings: &[(u32, &MapData)]) -> Result<(), Error> {
+        syscall::update_inner(&self.data, rings).map_err(|source| Error::Io {
+            action: "publish rings",
+            source,
+        })
+    }
+
+    /// Reads the first slots of a ring.
+    fn read(&self, number: u32, slots: usize) -> Result<Arc<[Slot]>, Error> {
+        let inner = self
+            .outer
+            .get(&number, 0)
+            .map_err(map_error("open a live ring"))?;
+        let mut ring = vec![Slot::steady(layout::NONE); self.slots];
+        syscall::lookup(&inner, 0, bytemuck::cast_slice_mut(&mut ring)).map_err(|source| {
+            Error::Io {
+                action: "read a live ring",
+                source,
+            }
+        })?;
+        ring.truncate(slots);
+        Ok(ring.into())
+    }
+}
+
 /// Makes an array of one value.
 fn blob<T: bytemuck::NoUninit>(value: &[T]) -> Result<Blob, Error> {
     let bytes: &[u8] = bytemuck::cast_slice(value);
@@ -530,11 +631,12 @@ fn check_shape(path: &Path, &(_, kind, value, entries): &Shape) -> Result<(), Er
         .and_then(|map| map.info())
         .map_err(map_error("open a pinned map"))?;
     let found_kind = info.map_type().map_or(u32::MAX, |kind| kind as u32);
-    let found = (
-        found_kind,
-        info.value_size() as usize,
-        info.max_entries() as usize,
-    );
+    let entries_found = if entries == CONFIGURED {
+        CONFIGURED
+    } else {
+        info.max_entries() as usize
+    };
+    let found = (found_kind, info.value_size() as usize, entries_found);
     if found == (kind, value, entries) {
         return Ok(());
     }

@@ -20,8 +20,8 @@ use aya::{
 use evenkeel_tests::run_dir::RunDir;
 use lb_common::{
     decide,
-    host::{Frame, Memory, Tally},
-    layout::{EndpointCounters, SERVICES},
+    host::{Frame, Host},
+    layout::{EndpointCounters, SERVICES, SMALL_RING_SLOTS},
     verdict::{Reason, Verdict},
 };
 use lb_userspace::{
@@ -45,6 +45,26 @@ pub(crate) const DROP: u32 = 1;
 pub(crate) const PASS: u32 = 2;
 /// `XDP_TX` of linux/bpf.h.
 pub(crate) const TX: u32 = 3;
+/// `XDP_REDIRECT` of linux/bpf.h.
+pub(crate) const REDIRECT: u32 = 4;
+
+/// The maps that programs share.
+const MAPS: [&str; 14] = [
+    "TABLES",
+    "RINGS",
+    "SMALL_RINGS",
+    "ENDPOINTS",
+    "EVENTS",
+    "EXITS",
+    "TRACKING",
+    "SYNS",
+    "SCRATCH",
+    "FRESH",
+    "ESTABLISHED",
+    "FRAGMENTS",
+    "SOURCES",
+    "LIMITS",
+];
 
 /// Keeps the calling thread on one processor: counters and the memory of SYNs are per processor.
 pub(crate) fn stay_on(cpu: usize) {
@@ -141,7 +161,7 @@ pub(crate) fn open() -> (Kernel, RunDir) {
 /// its owner publishes, and those that no controller loads.
 pub(crate) fn load_again(dir: &RunDir) -> Ebpf {
     let mut loader = EbpfLoader::new();
-    for map in ["TABLES", "RINGS", "ENDPOINTS", "EXITS", "SYNS"] {
+    for map in MAPS {
         loader.map_pin_path(map, dir.bpf().join("evenkeel").join(map));
     }
     let mut object = loader.load(OBJECT).expect("the kernel takes the object");
@@ -162,18 +182,14 @@ pub(crate) fn program<'a>(object: &'a Ebpf, name: &str) -> &'a Xdp {
 
 /// Runs a frame of at least 14 bytes once through a program: the action and the frame after it.
 pub(crate) fn run(program: &Xdp, frame: &[u8]) -> (u32, Vec<u8>) {
-    let mut out = vec![0; frame.len()];
+    let mut out = vec![0; frame.len() + 256];
     let options = TestRunOptions {
         data_in: Some(frame),
         data_out: Some(&mut out),
         ..TestRunOptions::default()
     };
     let result = program.test_run(options).expect("the kernel runs it");
-    assert_eq!(
-        result.data_size_out as usize,
-        frame.len(),
-        "the frame's length"
-    );
+    out.truncate(result.data_size_out as usize);
     (result.return_value, out)
 }
 
@@ -189,8 +205,7 @@ pub(crate) struct Counts {
 /// Both homes with the same tables.
 pub(crate) struct Homes {
     pub(crate) kernel: Kernel,
-    memory: Memory,
-    tally: Tally,
+    host: Host,
     endpoints: u16,
     _dir: RunDir,
 }
@@ -202,18 +217,18 @@ impl Homes {
         kernel
             .publish(image)
             .unwrap_or_else(|error| panic!("{error}"));
-        let rings = image
+        let (small_rings, rings) = image
             .rings
             .iter()
-            .map(|(&number, slots)| (number, slots.to_vec()));
-        let memory = Memory {
-            tables: Some(image.tables.clone()),
-            rings: rings.collect(),
-        };
+            .map(|(&number, slots)| (number, slots.to_vec()))
+            .partition(|(_, slots)| slots.len() <= SMALL_RING_SLOTS);
+        let mut host = Host::default();
+        host.tables = Some(image.tables.clone());
+        host.small_rings = small_rings;
+        host.rings = rings;
         Self {
             kernel,
-            memory,
-            tally: Tally::default(),
+            host,
             endpoints,
             _dir: dir,
         }
@@ -223,13 +238,11 @@ impl Homes {
     pub(crate) fn run(&mut self, frame: &[u8]) -> (Verdict, Vec<u8>) {
         let program = self.kernel.program().expect("the object has its program");
         let (action, bytes) = run(program, frame);
-        let mut host = Frame {
-            bytes: frame.to_vec(),
-            ingress: INGRESS,
-        };
-        let verdict = decide::process(&mut host, &self.memory, &self.tally);
+        let mut host = Frame::new(frame, INGRESS);
+        let verdict = decide::process(&mut host, &self.host);
         let expected = match verdict {
             Verdict::Transmit => TX,
+            Verdict::Redirect(_) => REDIRECT,
             Verdict::Pass(_) => PASS,
             Verdict::Drop(_) => DROP,
         };
@@ -261,8 +274,8 @@ impl Homes {
                 .extend(counted.into_iter().filter(|(_, count)| *count != 0));
         }
         let host = Counts {
-            endpoints: self.tally.endpoints.borrow().clone(),
-            exits: self.tally.exits.borrow().clone(),
+            endpoints: self.host.endpoints.borrow().clone(),
+            exits: self.host.exits.borrow().clone(),
         };
         assert_eq!(kernel, host, "the kernel's counters and the host's");
         kernel

@@ -1,0 +1,136 @@
+//! Packets from backends, on their way to clients.
+
+use super::{Rewrite, leave, service, track::touch, translate::translate};
+use crate::{
+    decide::{Job, drop, pass},
+    flow::Address,
+    layout::{self, Vip, VipKey, state},
+    packet::Packet,
+    tables::{Event, Route, World},
+    verdict::{Reason, Verdict},
+    wire::tcp,
+};
+
+/// The place of a key in the table of endpoints.
+#[inline(always)]
+pub(in crate::decide) fn find<'t>(tables: &'t layout::Tables, key: &VipKey) -> Option<&'t Vip> {
+    let [first, second] = tables.header.endpoint_places(key);
+    let place = &tables.by_address[first];
+    if place.key == *key {
+        return Some(place);
+    }
+    let place = &tables.by_address[second];
+    (place.key == *key).then_some(place)
+}
+
+/// The endpoint of mode `nat` that has an address and port: its own port before any port.
+#[inline(always)]
+pub(in crate::decide) fn endpoint_at<'t>(
+    tables: &'t layout::Tables,
+    address: &Address,
+    port: u16,
+    protocol: u8,
+    family: u8,
+) -> Option<&'t Vip> {
+    let mut key = VipKey {
+        address: *address,
+        port,
+        protocol,
+        family,
+    };
+    if let Some(place) = find(tables, &key) {
+        return Some(place);
+    }
+    if tables.header.any_port_endpoints == 0 {
+        return None;
+    }
+    key.port = 0;
+    find(tables, &key)
+}
+
+/// A packet that comes from an endpoint of mode `nat`, or from nobody in particular.
+#[inline(always)]
+pub(super) fn from_endpoint<P: Packet, W: World>(
+    packet: &mut P,
+    world: &W,
+    tables: &layout::Tables,
+    job: &Job,
+) -> Verdict {
+    let flow = &job.flow;
+    let port = flow.source_port();
+    let Some(from) = endpoint_at(tables, &flow.source, port, flow.protocol, flow.family) else {
+        return pass(world, layout::HOST_EXITS, Reason::NoService);
+    };
+    if from.state != state::ENDPOINT {
+        return pass(world, layout::HOST_EXITS, Reason::BadTables);
+    }
+    let of = service(tables, from.service);
+    let port = if of.port == 0 { port } else { of.port };
+    let rewrite = Rewrite::source(job, &of.address, port);
+    send(packet, world, job, &rewrite, from.service, from.ring as u16)
+}
+
+/// A packet to an address that `snat` sends from.
+#[inline(always)]
+pub(super) fn to_pool<P: Packet, W: World>(
+    packet: &mut P,
+    world: &W,
+    tables: &layout::Tables,
+    job: &Job,
+) -> Verdict {
+    let now = world.now();
+    let seen = |e: &mut layout::FlowEntry| {
+        touch(e, job.tcp_flags, now);
+        *e
+    };
+    let entry = match world.established(&job.flow, seen) {
+        Some(entry) => entry,
+        None => match world.fresh(&job.flow, seen) {
+            Some(entry) => entry,
+            // The host's own traffic may have one of these addresses too.
+            None => return pass(world, layout::HOST_EXITS, Reason::NoEntry),
+        },
+    };
+    let of = service(tables, entry.service);
+    let rewrite =
+        Rewrite::source(job, &of.address, entry.vip_port).to(&entry.other, entry.other_port);
+    send(packet, world, job, &rewrite, entry.service, entry.endpoint)
+}
+
+/// Rewrites a reply and sends it to its client.
+#[inline(always)]
+fn send<P: Packet, W: World>(
+    packet: &mut P,
+    world: &W,
+    job: &Job,
+    rewrite: &Rewrite,
+    service: u16,
+    endpoint: u16,
+) -> Verdict {
+    let row = super::row(service);
+    let route = world.route(
+        job.flow.family,
+        &rewrite.source,
+        &rewrite.destination,
+        packet.ingress(),
+    );
+    if route == Route::Local {
+        // The answer to a probe of our own.
+        return pass(world, layout::HOST_EXITS, Reason::NoService);
+    }
+    let bytes = packet.full_length();
+    match translate(packet, job, rewrite) {
+        Ok(()) => {}
+        Err(reason @ Reason::TtlExpired) => return pass(world, row, reason),
+        Err(reason) => return drop(world, row, reason),
+    }
+    world.event(endpoint, Event::Reply(bytes));
+    if job.tcp_flags & tcp::RST != 0 {
+        world.event(endpoint, Event::Reset);
+    }
+    let Route::Over { interface, macs } = route else {
+        // The stack resolves the next hop, and sends what it is given: already rewritten.
+        return pass(world, row, Reason::NoRoute);
+    };
+    leave(packet, interface, macs).unwrap_or_else(|reason| drop(world, row, reason))
+}

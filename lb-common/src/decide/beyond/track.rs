@@ -1,0 +1,169 @@
+//! Just-enough tracking: flows are remembered only where a change of slots could break them.
+
+use super::serves;
+use crate::{
+    decide::Job,
+    layout::{self, FlowEntry, PINNED, Slot, Vip, entry},
+    tables::{Tracked, World},
+    wire::tcp,
+};
+
+/// Entries are written to only so often, in ticks: about a second.
+const REFRESH: u32 = 1 << 10;
+
+/// The endpoint of a TCP packet in a slot that is not steady.
+#[inline(always)]
+pub(super) fn follow<W: World>(
+    world: &W,
+    tables: &layout::Tables,
+    vip: &Vip,
+    job: &Job,
+    slot: Slot,
+    hash: u32,
+) -> u16 {
+    let now = world.now();
+    let (owner, prior) = (slot.owner(), slot.prior());
+    if job.opens() {
+        if let Some(endpoint) = before(world, tables, job, now) {
+            return endpoint;
+        }
+        if prior != PINNED {
+            world.remember_fresh(&job.flow, &born(vip, job, hash, owner, now));
+            world.tracked(Tracked::Fresh);
+        }
+        return owner;
+    }
+    if let Some(entry) = known(world, tables, job, now) {
+        return entry.endpoint;
+    }
+    if prior == PINNED {
+        return owner;
+    }
+    let endpoint = if serves(tables, prior) { prior } else { owner };
+    establish(world, job, &born(vip, job, hash, endpoint, now));
+    endpoint
+}
+
+/// The endpoint of a packet of a service that remembers every flow.
+#[inline(always)]
+pub(super) fn sticky<W: World>(
+    world: &W,
+    tables: &layout::Tables,
+    vip: &Vip,
+    job: &Job,
+    slot: Slot,
+    hash: u32,
+) -> u16 {
+    let now = world.now();
+    if let Some(entry) = known(world, tables, job, now) {
+        return entry.endpoint;
+    }
+    let owner = slot.owner();
+    world.remember_fresh(&job.flow, &born(vip, job, hash, owner, now));
+    world.tracked(Tracked::Fresh);
+    owner
+}
+
+/// A new entry.
+#[inline(always)]
+pub(super) fn born(vip: &Vip, job: &Job, hash: u32, endpoint: u16, now: u32) -> FlowEntry {
+    FlowEntry {
+        other: [0; 4],
+        other_port: 0,
+        endpoint,
+        seen: now,
+        service: vip.service,
+        flags: closing(job.tcp_flags),
+        slot: hash as u16 & vip.slot_mask,
+        vip_port: job.flow.destination_port(),
+    }
+}
+
+/// The endpoint of a SYN whose flow is known: one that was sent again, or came late.
+///
+/// It goes where its flow goes, so that nobody who guesses a flow's ports can turn it elsewhere.
+/// Where the flow was seen to end, or its backend serves no more, it begins another.
+#[inline(always)]
+fn before<W: World>(world: &W, tables: &layout::Tables, job: &Job, now: u32) -> Option<u16> {
+    let flow = &job.flow;
+    if let Some((endpoint, flags)) = world.established(flow, |e| (e.endpoint, e.flags)) {
+        if flags & entry::CLOSING == 0 && serves(tables, endpoint) {
+            return Some(endpoint);
+        }
+        world.forget_established(flow);
+    }
+    let endpoint = world.fresh(flow, |e| {
+        e.seen = now;
+        e.endpoint
+    })?;
+    if serves(tables, endpoint) {
+        return Some(endpoint);
+    }
+    world.forget_fresh(flow);
+    None
+}
+
+/// What is remembered of a flow that serves, at a packet that need not be its first.
+#[inline(always)]
+pub(super) fn known<W: World>(
+    world: &W,
+    tables: &layout::Tables,
+    job: &Job,
+    now: u32,
+) -> Option<FlowEntry> {
+    let established = world.established(&job.flow, |e| {
+        touch(e, job.tcp_flags, now);
+        *e
+    });
+    if let Some(entry) = established
+        && serves(tables, entry.endpoint)
+    {
+        return Some(entry);
+    }
+    let entry = world.fresh(&job.flow, |e| *e)?;
+    if !serves(tables, entry.endpoint) {
+        return None;
+    }
+    let moved = FlowEntry {
+        seen: now,
+        flags: entry.flags | entry::CONFIRMED | closing(job.tcp_flags),
+        ..entry
+    };
+    if establish(world, job, &moved) {
+        world.forget_fresh(&job.flow);
+    }
+    Some(moved)
+}
+
+/// Remembers a flow that is more than a first packet; whether there was room.
+#[inline(always)]
+pub(super) fn establish<W: World>(world: &W, job: &Job, entry: &FlowEntry) -> bool {
+    let room = world.remember_established(&job.flow, entry);
+    world.tracked(if room {
+        Tracked::Established
+    } else {
+        Tracked::Refused
+    });
+    room
+}
+
+/// Notes that a packet was seen.
+#[inline(always)]
+pub(super) fn touch(e: &mut FlowEntry, tcp_flags: u8, now: u32) {
+    let flags = e.flags | entry::CONFIRMED | closing(tcp_flags);
+    // Written rarely: the entry may lie in another processor's cache.
+    if now.wrapping_sub(e.seen) >= REFRESH || flags != e.flags {
+        e.seen = now;
+        e.flags = flags;
+    }
+}
+
+/// What the TCP flags say of the flow's end.
+#[inline(always)]
+pub(super) const fn closing(tcp_flags: u8) -> u16 {
+    if tcp_flags & (tcp::FIN | tcp::RST) != 0 {
+        entry::CLOSING
+    } else {
+        0
+    }
+}

@@ -1,0 +1,146 @@
+//! Addresses and ports of a packet, rewritten with their checksums.
+
+use super::OFFSET;
+use crate::{
+    decide::Job,
+    flow::{self, Address},
+    layout::{Endpoint, Far},
+    packet::Packet,
+    verdict::Reason,
+    wire::{checksum::Change, tcp, udp},
+};
+
+/// What a packet's addresses and ports become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::decide) struct Rewrite {
+    /// The source address.
+    pub(in crate::decide) source: Address,
+    /// The destination address.
+    pub(in crate::decide) destination: Address,
+    /// Both ports, the source in the low half, as they lie in memory.
+    pub(in crate::decide) ports: u32,
+}
+
+impl Rewrite {
+    /// A packet on its way to an endpoint, from the pool's address and port where it has one.
+    #[inline(always)]
+    pub(super) fn to_endpoint(
+        job: &Job,
+        to: &Endpoint,
+        far: &Far,
+        from: Option<(Address, u16)>,
+    ) -> Self {
+        let flow = &job.flow;
+        let port = if to.port == 0 {
+            flow.destination_port()
+        } else {
+            to.port
+        };
+        let (source, source_port) = from.unwrap_or((flow.source, flow.source_port()));
+        Self {
+            source,
+            destination: far.address,
+            ports: u32::from(source_port) | u32::from(port) << 16,
+        }
+    }
+
+    /// A packet that is given another source.
+    #[inline(always)]
+    pub(super) fn source(job: &Job, source: &Address, port: u16) -> Self {
+        Self {
+            source: *source,
+            destination: job.flow.destination,
+            ports: job.flow.ports & 0xffff_0000 | u32::from(port),
+        }
+    }
+
+    /// The same to another destination.
+    #[inline(always)]
+    pub(super) fn to(self, destination: &Address, port: u16) -> Self {
+        Self {
+            destination: *destination,
+            ports: self.ports & 0xffff | u32::from(port) << 16,
+            ..self
+        }
+    }
+}
+
+/// Rewrites addresses and ports, brings the checksums up to date and takes one off the hops.
+///
+/// # Errors
+/// [`Reason::TtlExpired`], and nothing written; [`Reason::Malformed`] for a packet that ends
+/// before its transport header does.
+#[inline(always)]
+pub(super) fn translate<P: Packet>(
+    packet: &mut P,
+    job: &Job,
+    rewrite: &Rewrite,
+) -> Result<(), Reason> {
+    let transport = usize::from(job.transport) & OFFSET;
+    let flow = &job.flow;
+    let tcp = flow.protocol == tcp::PROTOCOL;
+    let checksum_at = transport + if tcp { tcp::CHECKSUM } else { udp::CHECKSUM };
+    let Some(checksum) = packet.read::<u16>(checksum_at) else {
+        return Err(Reason::Malformed);
+    };
+    let addresses = addresses(packet, job, rewrite)?;
+    // A datagram over IPv4 may go without (RFC 768).
+    if tcp || checksum != 0 {
+        let change = addresses.word(flow.ports, rewrite.ports);
+        let mut new = change.apply(checksum);
+        if !tcp && new == 0 {
+            new = 0xffff;
+        }
+        packet.write(checksum_at, new).ok_or(Reason::Malformed)?;
+    }
+    packet
+        .write(transport, rewrite.ports)
+        .ok_or(Reason::Malformed)
+}
+
+/// Rewrites the IP header alone, and says what changed for checksums that cover it.
+///
+/// # Errors
+/// [`Reason::TtlExpired`], and nothing written.
+#[inline(always)]
+pub(in crate::decide) fn addresses<P: Packet>(
+    packet: &mut P,
+    job: &Job,
+    rewrite: &Rewrite,
+) -> Result<Change, Reason> {
+    let network = usize::from(job.network) & 0x3f;
+    let flow = &job.flow;
+    let cut = Reason::Truncated;
+    if flow.family == flow::V4 {
+        let change = Change::default()
+            .word(flow.source[3], rewrite.source[3])
+            .word(flow.destination[3], rewrite.destination[3]);
+        // Time to live and protocol are one word of the checksum.
+        let [ttl, protocol]: [u8; 2] = packet.read(network + 8).ok_or(cut)?;
+        if ttl <= 1 {
+            return Err(Reason::TtlExpired);
+        }
+        let new = [ttl - 1, protocol];
+        let checksum: u16 = packet.read(network + 10).ok_or(cut)?;
+        let hops = change.half(u16::from_ne_bytes([ttl, protocol]), u16::from_ne_bytes(new));
+        packet.write(network + 8, new).ok_or(cut)?;
+        packet
+            .write(network + 10, hops.apply(checksum))
+            .ok_or(cut)?;
+        packet.write(network + 12, rewrite.source[3]).ok_or(cut)?;
+        packet
+            .write(network + 16, rewrite.destination[3])
+            .ok_or(cut)?;
+        return Ok(change);
+    }
+    let hops: u8 = packet.read(network + 7).ok_or(cut)?;
+    if hops <= 1 {
+        return Err(Reason::TtlExpired);
+    }
+    packet.write(network + 7, hops - 1).ok_or(cut)?;
+    packet.write(network + 8, rewrite.source).ok_or(cut)?;
+    packet.write(network + 24, rewrite.destination).ok_or(cut)?;
+    Ok(Change::default()
+        .words(&flow.source, &rewrite.source)
+        .words(&flow.destination, &rewrite.destination))
+}
