@@ -11,7 +11,7 @@ pub mod unusual;
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    flow::{self, Flow, Parsed},
+    flow::{self, Address, Flow, Parsed},
     hash,
     layout::{self, RECENT_SYNS, VipKey, flag, mode, spread, state},
     packet::Packet,
@@ -28,31 +28,53 @@ use crate::{
 /// A packet that goes to the host's stack is not touched.
 #[inline(always)]
 pub fn process<P: Packet, W: World>(packet: &mut P, world: &W) -> Verdict {
-    let mut step = quick(packet, world);
-    if let Step::Unusual = step {
-        step = unusual::process(packet, world);
+    let mut job = Job::zeroed();
+    quick(packet, world, || Some(&mut job), OnHost(world))
+}
+
+/// What comes after a step, where one function does it all.
+struct OnHost<'a, W>(&'a W);
+
+impl<'w, 'j, P: Packet, W: World> Next<'w, 'j, P> for OnHost<'_, W> {
+    type Output = Verdict;
+
+    fn take(self, packet: &mut P, step: Step<'w, 'j>) -> Verdict {
+        let world = self.0;
+        match step {
+            Step::Done(verdict) => verdict,
+            Step::Choose(tables, job) => beyond::process(packet, world, tables, job),
+            Step::Send(tables, job) => beyond::send(packet, world, tables, job),
+            Step::Unusual(tables, job) => match unusual::process(packet, world, tables, job) {
+                Some(verdict) => verdict,
+                None => beyond::process(packet, world, tables, job),
+            },
+        }
     }
-    match step {
-        Step::Done(verdict) => verdict,
-        Step::Beyond(tables, job) => beyond::process(packet, world, tables, &job),
-        // Never answered by the way that it stands for.
-        Step::Unusual => pass(world, layout::HOST_EXITS, Reason::BadTables),
-    }
+}
+
+/// What comes after a step.
+///
+/// It is called where the step is known, so that no step is ever put together in memory: a
+/// function of its own, always inlined, and not a closure, which need not be.
+pub trait Next<'w, 'j, P> {
+    /// What it makes of the step.
+    type Output;
+
+    /// Goes on.
+    fn take(self, packet: &mut P, step: Step<'w, 'j>) -> Self::Output;
 }
 
 /// What the shortest way comes to.
 #[must_use = "a verdict that nobody carries out lets the packet go astray"]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is taken apart where it is made, and there is no heap in the kernel"
-)]
-pub enum Step<'t> {
+pub enum Step<'w, 'j> {
     /// It is decided.
     Done(Verdict),
     /// [`beyond::process`] decides.
-    Beyond(&'t layout::Tables, Job),
+    Choose(&'w layout::Tables, &'j mut Job),
+    /// It goes to the job's endpoint, and [`beyond::send`] sends it there.
+    Send(&'w layout::Tables, &'j mut Job),
     /// [`unusual::process`] decides.
-    Unusual,
+    Unusual(&'w layout::Tables, &'j mut Job),
 }
 
 /// What is known of a packet that the shortest way does not suffice for.
@@ -79,8 +101,18 @@ pub struct Job {
     pub reserved: [u8; 2],
     /// Of a first fragment, the packet's identification as it lies in memory.
     pub fragment: u32,
+    /// The number of the endpoint that it goes to, once that is known; before, its slot's owner.
+    pub endpoint: u16,
+    /// The slot that it falls into, once that is known.
+    pub slot: u16,
+    /// The port that `snat` sends it from, as it lies in memory.
+    pub from_port: u16,
     /// Zero.
-    pub rest: u32,
+    pub rest: u16,
+    /// The address that `snat` sends it from.
+    pub from: Address,
+    /// Zero.
+    pub last: u32,
 }
 
 /// Bits of [`Job::special`].
@@ -93,22 +125,25 @@ impl Job {
     /// It is addressed to no VIP; it may be a reply of a backend.
     pub const NO_PLACE: u32 = u32::MAX;
 
-    /// What is known once the ports have been read.
+    /// Notes what is known once the ports have been read. The rest stays as it is.
     #[inline(always)]
-    pub fn new(parsed: &Parsed, hash: u64, place: u32) -> Self {
-        Self {
-            flow: parsed.flow,
-            hash,
-            place,
-            network: parsed.network as u16,
-            transport: parsed.transport as u16,
-            end: parsed.end as u32,
-            tcp_flags: parsed.tcp_flags,
-            special: 0,
-            reserved: [0; 2],
-            fragment: 0,
-            rest: 0,
-        }
+    pub fn note(&mut self, parsed: &Parsed, hash: u64, place: u32) {
+        self.flow = parsed.flow;
+        self.hash = hash;
+        self.place = place;
+        self.network = parsed.network as u16;
+        self.transport = parsed.transport as u16;
+        self.end = parsed.end as u32;
+        self.tcp_flags = parsed.tcp_flags;
+        self.special = 0;
+    }
+
+    /// Notes where it goes, and as whose.
+    #[inline(always)]
+    fn send_as(&mut self, endpoint: u16, from: &Address, port: u16) {
+        self.endpoint = endpoint;
+        self.from = *from;
+        self.from_port = port;
     }
 
     /// Whether it opens a TCP connection: SYN without ACK.
@@ -118,90 +153,119 @@ impl Job {
     }
 }
 
-/// Goes the shortest way.
+/// Goes the shortest way, and answers what `next` makes of what that comes to.
+///
+/// Where it does not suffice, what is known goes into the job that `jobs` gives.
 #[inline(always)]
-pub fn quick<'w, P: Packet, W: Tables + Counters>(packet: &mut P, world: &'w W) -> Step<'w> {
+pub fn quick<'w, 'j, P: Packet, W: Tables + Counters, N: Next<'w, 'j, P>>(
+    packet: &mut P,
+    world: &'w W,
+    jobs: impl FnOnce() -> Option<&'j mut Job>,
+    next: N,
+) -> N::Output {
     // Written out for each family, and for untagged frames by themselves: with family and offsets
     // known, a packet stays in registers.
     match ethernet::payload(packet) {
         Ok(Payload {
             ethertype,
             at: ethernet::HEADER,
-        }) => network(packet, ethertype, ethernet::HEADER, world),
-        Ok(Payload { ethertype, at }) => network(packet, ethertype, at, world),
-        Err(reason) => Step::Done(pass(world, layout::HOST_EXITS, reason)),
+        }) => network(packet, ethertype, ethernet::HEADER, world, jobs, next),
+        Ok(Payload { ethertype, at }) => network(packet, ethertype, at, world, jobs, next),
+        Err(reason) => next.take(packet, host(world, reason)),
     }
 }
 
+/// A packet for the host, which no service asks for.
 #[inline(always)]
-fn network<'w, P: Packet, W: Tables + Counters>(
+fn host<'w, 'j, W: Counters>(world: &W, reason: Reason) -> Step<'w, 'j> {
+    Step::Done(pass(world, layout::HOST_EXITS, reason))
+}
+
+#[inline(always)]
+fn network<'w, 'j, P: Packet, W: Tables + Counters, N: Next<'w, 'j, P>>(
     packet: &mut P,
     ethertype: u16,
     at: usize,
     world: &'w W,
-) -> Step<'w> {
+    jobs: impl FnOnce() -> Option<&'j mut Job>,
+    next: N,
+) -> N::Output {
     let reason = match ethertype {
         ethernet::IPV4 => match flow::ipv4(packet, at) {
-            Ok(parsed) => return balance(packet, &parsed, world),
+            Ok(parsed) => return balance(packet, &parsed, world, jobs, next),
             Err(reason) => reason,
         },
         ethernet::IPV6 => match flow::ipv6(packet, at) {
-            Ok(parsed) => return balance(packet, &parsed, world),
+            Ok(parsed) => return balance(packet, &parsed, world, jobs, next),
             Err(reason) => reason,
         },
         _ => Reason::NotIp,
     };
     match reason {
         Reason::Ipv4Options | Reason::Ipv6Extension | Reason::Fragment | Reason::NotTcpUdp => {
-            Step::Unusual
+            let Some(current) = world.current() else {
+                return next.take(packet, host(world, Reason::NoTables));
+            };
+            match jobs() {
+                Some(job) => next.take(packet, Step::Unusual(current, job)),
+                None => next.take(packet, host(world, Reason::BadTables)),
+            }
         }
-        _ => Step::Done(pass(world, layout::HOST_EXITS, reason)),
+        _ => next.take(packet, host(world, reason)),
     }
 }
 
 /// Finds a packet's service and backend, and sends it there.
 #[inline(always)]
-fn balance<'w, P: Packet, W: Tables + Counters>(
+fn balance<'w, 'j, P: Packet, W: Tables + Counters, N: Next<'w, 'j, P>>(
     packet: &mut P,
     parsed: &Parsed,
     world: &'w W,
-) -> Step<'w> {
+    jobs: impl FnOnce() -> Option<&'j mut Job>,
+    next: N,
+) -> N::Output {
     let Some(current) = world.current() else {
-        return Step::Done(pass(world, layout::HOST_EXITS, Reason::NoTables));
+        return next.take(packet, host(world, Reason::NoTables));
     };
-    let Some(place) = service(current, parsed) else {
-        if current.header.nat_endpoints != 0 {
-            return Step::Beyond(current, Job::new(parsed, 0, Job::NO_PLACE));
-        }
-        return Step::Done(pass(world, layout::HOST_EXITS, Reason::NoService));
-    };
-    let vip = &current.vips[place];
-    let hash = hash::flow(&parsed.flow, &current.header.flow_keys);
-    let simple = vip.state == state::SERVING
-        && vip.spread == spread::FLOW
-        && vip.flags & flag::SLOW == 0
-        && parsed.end <= packet.length();
-    if simple
-        && let Some(slot) = world.slot(vip, upper(hash))
-        && slot.is_steady()
-    {
-        let owner = slot.owner();
-        let endpoint = &current.endpoints[usize::from(owner) & (layout::ENDPOINTS - 1)];
-        if endpoint.mode == mode::DSR
-            && endpoint.interface == packet.ingress()
-            && packet.write(0, endpoint.macs).is_some()
+    let (mut hash, mut place, mut owner) = (0, Job::NO_PLACE, None);
+    if let Some(found) = service(current, parsed) {
+        let vip = &current.vips[found];
+        place = found as u32;
+        hash = hash::flow(&parsed.flow, &current.header.flow_keys);
+        let simple = vip.state == state::SERVING
+            && vip.spread == spread::FLOW
+            && vip.flags & flag::SLOW == 0
+            && parsed.end <= packet.length();
+        if simple
+            && let Some(slot) = world.slot(vip, upper(hash))
+            && slot.is_steady()
         {
-            count(
-                packet,
-                world,
-                owner,
-                &Sent::new(parsed, hash),
-                packet.length(),
-            );
-            return Step::Done(Verdict::Transmit);
+            let number = slot.owner();
+            let endpoint = &current.endpoints[usize::from(number) & (layout::ENDPOINTS - 1)];
+            if endpoint.mode == mode::DSR
+                && endpoint.interface == packet.ingress()
+                && packet.write(0, endpoint.macs).is_some()
+            {
+                let sent = Sent::new(packet, parsed.transport, parsed.tcp_flags, hash);
+                count(world, number, &sent, packet.length());
+                return next.take(packet, Step::Done(Verdict::Transmit));
+            }
+            owner = Some(number);
         }
+    } else if current.header.nat_endpoints == 0 {
+        return next.take(packet, host(world, Reason::NoService));
     }
-    Step::Beyond(current, Job::new(parsed, hash, place as u32))
+    let Some(job) = jobs() else {
+        return next.take(packet, host(world, Reason::BadTables));
+    };
+    job.note(parsed, hash, place);
+    match owner {
+        Some(owner) => {
+            job.endpoint = owner;
+            next.take(packet, Step::Send(current, job))
+        }
+        None => next.take(packet, Step::Choose(current, job)),
+    }
 }
 
 /// The half of a flow's hash that picks its slot.
@@ -223,36 +287,37 @@ fn drop<C: Counters>(counters: &C, row: u32, reason: Reason) -> Verdict {
 }
 
 /// What is counted of a packet that was sent to a backend.
+#[derive(Clone, Copy)]
 struct Sent {
     hash: u64,
-    transport: usize,
     tcp_flags: u8,
+    /// Of a packet that opens a connection, as it lies in memory.
+    sequence: u32,
 }
 
 impl Sent {
     #[inline(always)]
-    fn new(parsed: &Parsed, hash: u64) -> Self {
+    fn new<P: Packet>(packet: &P, transport: usize, tcp_flags: u8, hash: u64) -> Self {
+        let sequence = if tcp::opens(tcp_flags) {
+            tcp::sequence(packet, transport).unwrap_or(0)
+        } else {
+            0
+        };
         Self {
             hash,
-            transport: parsed.transport,
-            tcp_flags: parsed.tcp_flags,
+            tcp_flags,
+            sequence,
         }
     }
 }
 
 /// Counts a packet that was sent to a backend.
 #[inline(always)]
-fn count<P: Packet, C: Counters>(
-    packet: &P,
-    counters: &C,
-    endpoint: u16,
-    sent: &Sent,
-    bytes: usize,
-) {
+fn count<C: Counters>(counters: &C, endpoint: u16, sent: &Sent, bytes: usize) {
     let mut new_flow = false;
     if sent.tcp_flags & (tcp::SYN | tcp::RST) != 0 {
         if tcp::opens(sent.tcp_flags) {
-            new_flow = !retransmitted(packet, sent, counters);
+            new_flow = !retransmitted(sent, counters);
             if !new_flow {
                 counters.event(endpoint, Event::Retransmitted);
             }
@@ -299,10 +364,9 @@ fn find(tables: &layout::Tables, key: &VipKey) -> Option<usize> {
 /// A repetition has the same addresses, ports and initial sequence number. The memory is small
 /// and lossy: under a flood of SYNs a repetition may be counted as new, nothing else happens.
 #[inline(always)]
-fn retransmitted<P: Packet, C: Counters>(packet: &P, sent: &Sent, counters: &C) -> bool {
-    let sequence = tcp::sequence(packet, sent.transport).unwrap_or(0);
+fn retransmitted<C: Counters>(sent: &Sent, counters: &C) -> bool {
     // Never zero, which an unused place holds.
-    let fingerprint = (sent.hash as u32 ^ sequence) | 1;
+    let fingerprint = (sent.hash as u32 ^ sent.sequence) | 1;
     counters.syn_seen((sent.hash >> 32) as usize & (RECENT_SYNS - 1), fingerprint)
 }
 

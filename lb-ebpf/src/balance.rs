@@ -6,48 +6,158 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use lb_common::{
-    decide::{self, Job, Step},
+    decide::{
+        self, Job, Next, Step,
+        beyond::{self, Choice},
+    },
     layout::Tables,
     verdict::Verdict,
 };
 
-use crate::{frame::Frame, maps::Kernel};
+use crate::{
+    frame::Frame,
+    maps::{Kernel, job},
+};
 
 /// Balances a frame.
 #[inline(always)]
 pub(crate) fn run(ctx: &XdpContext) -> u32 {
-    match decide::quick(&mut Frame::new(ctx), &Kernel(ctx)) {
-        Step::Done(verdict) => action(verdict),
-        Step::Beyond(tables, job) => evenkeel_beyond(ctx.ctx, tables, &raw const job),
-        Step::Unusual => evenkeel_unusual(ctx.ctx),
+    let kernel = Kernel(ctx);
+    decide::quick(&mut Frame::new(ctx), &kernel, job, Functions(ctx))
+}
+
+/// What comes after a step: the functions below.
+struct Functions<'a>(&'a XdpContext);
+
+impl<'w, 'j, P> Next<'w, 'j, P> for Functions<'_> {
+    type Output = u32;
+
+    #[inline(always)]
+    fn take(self, _: &mut P, step: Step<'w, 'j>) -> u32 {
+        let ctx = self.0.ctx;
+        let (tables, job) = match step {
+            Step::Done(verdict) => return action(verdict),
+            Step::Send(tables, job) => return evenkeel_send(ctx, tables, job),
+            Step::Choose(tables, job) => (tables, job),
+            Step::Unusual(tables, job) => match evenkeel_unusual(ctx, tables, job) {
+                UNDECIDED => (tables, job),
+                action => return action,
+            },
+        };
+        if beyond::is_reply(tables, job) {
+            return evenkeel_reply(ctx, tables, job);
+        }
+        let mut choice = evenkeel_choose(ctx, tables, job);
+        if choice == REMEMBERED {
+            choice = evenkeel_snat(tables, job);
+        }
+        if choice == NEW {
+            choice = evenkeel_open(tables, job);
+        }
+        if choice == ENDPOINT {
+            return evenkeel_send(ctx, tables, job);
+        }
+        choice
     }
 }
 
-/// [`decide::beyond::process`], as a function of its own.
-///
-/// Kernel 5.13 or later, for pointers in the arguments of a global function.
+// What the functions answer where it is no action.
+const ENDPOINT: u32 = u32::MAX;
+const REMEMBERED: u32 = u32::MAX - 1;
+const NEW: u32 = u32::MAX - 2;
+const UNDECIDED: u32 = u32::MAX - 3;
+
+#[inline(always)]
+fn code(choice: Choice) -> u32 {
+    match choice {
+        Choice::Endpoint => ENDPOINT,
+        Choice::Remembered => REMEMBERED,
+        Choice::New => NEW,
+        Choice::Nobody(verdict) => action(verdict),
+    }
+}
+
+// Each of these is a function of its own: the verifier looks at it once, whatever calls it, and
+// what it keeps on the stack is gone when the next one runs. The verifier wants to see pointers
+// checked for null that are references where they come from. Kernel 5.13 or later, for pointers
+// in the arguments of a global function.
+
+/// [`beyond::choose`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn evenkeel_beyond(ctx: *mut xdp_md, tables: *const Tables, job: *const Job) -> u32 {
-    // SAFETY: the callers pass references; the verifier wants to see them checked.
+extern "C" fn evenkeel_choose(ctx: *mut xdp_md, tables: *const Tables, job: *mut Job) -> u32 {
+    // SAFETY: they are references in the callers.
+    let (Some(tables), Some(job)) = (unsafe { tables.as_ref() }, unsafe { job.as_mut() }) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    let ctx = XdpContext::new(ctx);
+    let choice = beyond::choose(&Frame::new(&ctx), &Kernel(&ctx), tables, job);
+    code(choice)
+}
+
+/// [`beyond::snat`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn evenkeel_snat(tables: *const Tables, job: *mut Job) -> u32 {
+    // SAFETY: as above.
+    let (Some(tables), Some(job)) = (unsafe { tables.as_ref() }, unsafe { job.as_mut() }) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    // It looks at no packet. An argument that is not used would be optimised away in the function,
+    // but not in what the verifier takes it for.
+    let ctx = XdpContext::new(core::ptr::null_mut());
+    code(beyond::snat(&Kernel(&ctx), tables, job))
+}
+
+/// [`beyond::open`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn evenkeel_open(tables: *const Tables, job: *mut Job) -> u32 {
+    // SAFETY: as above.
+    let (Some(tables), Some(job)) = (unsafe { tables.as_ref() }, unsafe { job.as_mut() }) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    let ctx = XdpContext::new(core::ptr::null_mut());
+    code(beyond::open(&Kernel(&ctx), tables, job))
+}
+
+/// [`beyond::send`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn evenkeel_send(ctx: *mut xdp_md, tables: *const Tables, job: *const Job) -> u32 {
+    // SAFETY: as above.
     let (Some(tables), Some(job)) = (unsafe { tables.as_ref() }, unsafe { job.as_ref() }) else {
         return xdp_action::XDP_ABORTED;
     };
     let ctx = XdpContext::new(ctx);
-    let verdict = decide::beyond::process(&mut Frame::new(&ctx), &Kernel(&ctx), tables, job);
+    let verdict = beyond::send(&mut Frame::new(&ctx), &Kernel(&ctx), tables, job);
     action(verdict)
 }
 
-/// [`decide::unusual::process`], as a function of its own.
+/// [`beyond::reply::process`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn evenkeel_unusual(ctx: *mut xdp_md) -> u32 {
+extern "C" fn evenkeel_reply(ctx: *mut xdp_md, tables: *const Tables, job: *const Job) -> u32 {
+    // SAFETY: as above.
+    let (Some(tables), Some(job)) = (unsafe { tables.as_ref() }, unsafe { job.as_ref() }) else {
+        return xdp_action::XDP_ABORTED;
+    };
     let ctx = XdpContext::new(ctx);
-    match decide::unusual::process(&mut Frame::new(&ctx), &Kernel(&ctx)) {
-        Step::Done(verdict) => action(verdict),
-        Step::Beyond(tables, job) => evenkeel_beyond(ctx.ctx, tables, &raw const job),
-        Step::Unusual => xdp_action::XDP_ABORTED,
-    }
+    let verdict = beyond::reply::process(&mut Frame::new(&ctx), &Kernel(&ctx), tables, job);
+    action(verdict)
+}
+
+/// [`decide::unusual::process`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn evenkeel_unusual(ctx: *mut xdp_md, tables: *const Tables, job: *mut Job) -> u32 {
+    // SAFETY: as above.
+    let (Some(tables), Some(job)) = (unsafe { tables.as_ref() }, unsafe { job.as_mut() }) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    let ctx = XdpContext::new(ctx);
+    decide::unusual::process(&mut Frame::new(&ctx), &Kernel(&ctx), tables, job)
+        .map_or(UNDECIDED, action)
 }
 
 /// Carries a verdict out.

@@ -10,6 +10,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use lb_common::{
+    decide::Job,
     flow::{self, Address, Flow},
     layout::{
         self, Allowance, EndpointCounters, EndpointEvents, ExitCounters, FlowEntry, FragmentKey,
@@ -77,6 +78,11 @@ static SOURCES: LpmTrie<[u32; 6], u8, { layout::SOURCES }> = LpmTrie::new();
 #[btf_map]
 static LIMITS: LruHashMap<LimitKey, Allowance, { layout::LIMITS }> = LruHashMap::new();
 
+/// Where a CPU notes what it knows of a packet that takes more than the shortest way. It lies here
+/// because the stack is small.
+#[btf_map]
+static JOB: PerCpuArray<Job, 1> = PerCpuArray::new();
+
 /// How many CPUs share the ports of `snat`; the loader says.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".rodata")]
@@ -116,6 +122,12 @@ macro_rules! own {
             None => None,
         }
     };
+}
+
+/// This CPU's job: that of the packet in hand.
+#[inline(always)]
+pub(crate) fn job<'j>() -> Option<&'j mut Job> {
+    own!(JOB, 0)
 }
 
 impl Counters for Kernel<'_> {
@@ -315,14 +327,19 @@ impl Routes for Kernel<'_> {
         };
         match answer {
             0 => {
-                let [a, b, c, d, e, f] = lookup.dmac;
-                let [g, h, i, j, k, l] = lookup.smac;
+                // Two bytes at a time, and not to be merged: the verifier takes no word from the
+                // stack that is not aligned.
+                let half = |mac: &[u8; 6], at: usize| {
+                    // SAFETY: three halves, aligned to two bytes within the structure.
+                    u32::from(unsafe { mac.as_ptr().cast::<u16>().add(at).read_volatile() })
+                };
+                let (next, own) = (&lookup.dmac, &lookup.smac);
                 Route::Over {
                     interface: lookup.ifindex,
                     macs: [
-                        u32::from_ne_bytes([a, b, c, d]),
-                        u32::from_ne_bytes([e, f, g, h]),
-                        u32::from_ne_bytes([i, j, k, l]),
+                        half(next, 0) | half(next, 1) << 16,
+                        half(next, 2) | half(own, 0) << 16,
+                        half(own, 1) | half(own, 2) << 16,
                     ],
                 }
             }

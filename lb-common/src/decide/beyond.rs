@@ -1,7 +1,7 @@
 //! The way of a packet whose service or backend takes more than a look at the ring.
 
 mod choose;
-mod reply;
+pub mod reply;
 mod snat;
 mod track;
 mod translate;
@@ -9,7 +9,6 @@ mod tunnel;
 
 use super::{Job, Sent, count, drop, pass};
 use crate::{
-    flow::Address,
     layout::{self, ENDPOINTS, Endpoint, Far, SERVICES, VIP_PLACES, Vip, mode, state},
     packet::Packet,
     tables::World,
@@ -18,52 +17,141 @@ use crate::{
 
 use self::translate::Rewrite;
 
-/// Where a packet goes, and as whose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Choice {
-    /// The endpoint's number.
-    endpoint: u16,
-    /// The address and port that mode `snat` sends from.
-    from: Option<(Address, u16)>,
-}
-
-impl Choice {
-    #[inline(always)]
-    const fn endpoint(endpoint: u16) -> Self {
-        Self {
-            endpoint,
-            from: None,
-        }
-    }
-}
-
 /// Decides a packet's fate, rewrites it for its backend where it has one, and counts it.
 #[inline(always)]
 pub fn process<P: Packet, W: World>(
     packet: &mut P,
     world: &W,
     tables: &layout::Tables,
-    job: &Job,
+    job: &mut Job,
 ) -> Verdict {
-    if job.end as usize > packet.full_length() {
-        return pass(world, layout::HOST_EXITS, Reason::Truncated);
+    if is_reply(tables, job) {
+        return reply::process(packet, world, tables, job);
     }
-    if job.place == Job::NO_PLACE {
-        return reply::from_endpoint(packet, world, tables, job);
+    let mut choice = choose(packet, world, tables, job);
+    if choice == Choice::Remembered {
+        choice = snat(world, tables, job);
     }
-    let vip = &tables.vips[job.place as usize & (VIP_PLACES - 1)];
+    if choice == Choice::New {
+        choice = open(world, tables, job);
+    }
+    match choice {
+        Choice::Nobody(verdict) => verdict,
+        _ => send(packet, world, tables, job),
+    }
+}
+
+/// Who gets a packet.
+#[must_use = "a verdict that nobody carries out lets the packet go astray"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The job's endpoint.
+    Endpoint,
+    /// The endpoint of its flow in mode `snat`: [`snat`] finds it.
+    Remembered,
+    /// The job's endpoint, and its flow in mode `snat` is new: [`open`] finds it a port.
+    New,
+    /// None.
+    Nobody(Verdict),
+}
+
+/// Whether a packet comes from a backend rather than from a client.
+#[inline(always)]
+pub fn is_reply(tables: &layout::Tables, job: &Job) -> bool {
+    job.place == Job::NO_PLACE || vip(tables, job).state == state::POOL
+}
+
+/// Picks the endpoint of a client's packet; answers a verdict where it goes to none.
+#[inline(always)]
+pub fn choose<P: Packet, W: World>(
+    packet: &P,
+    world: &W,
+    tables: &layout::Tables,
+    job: &mut Job,
+) -> Choice {
+    let vip = vip(tables, job);
     let row = row(vip.service);
     match vip.state {
         state::SERVING => {}
-        state::POOL => return reply::to_pool(packet, world, tables, job),
-        state::EMPTY_DROP => return drop(world, row, Reason::NoBackendDropped),
-        state::EMPTY_PASS => return pass(world, row, Reason::NoBackendPassed),
-        _ => return pass(world, row, Reason::BadTables),
+        state::EMPTY_DROP => return Choice::Nobody(drop(world, row, Reason::NoBackendDropped)),
+        state::EMPTY_PASS => return Choice::Nobody(pass(world, row, Reason::NoBackendPassed)),
+        _ => return Choice::Nobody(pass(world, row, Reason::BadTables)),
     }
     match choose::choose(packet, world, tables, vip, job) {
-        Ok(choice) => emit(packet, world, tables, vip, job, choice),
-        Err(reason @ Reason::BadTables) => pass(world, row, reason),
-        Err(reason) => drop(world, row, reason),
+        Ok(choice) => choice,
+        Err(reason @ Reason::BadTables) => Choice::Nobody(pass(world, row, reason)),
+        Err(reason) => Choice::Nobody(drop(world, row, reason)),
+    }
+}
+
+/// Finds the endpoint of a packet in mode `snat`, whose slot's owner the job names.
+#[inline(always)]
+pub fn snat<W: World>(world: &W, tables: &layout::Tables, job: &mut Job) -> Choice {
+    let vip = vip(tables, job);
+    match snat::choose(world, tables, job) {
+        Ok(choice) => choice,
+        Err(reason) => Choice::Nobody(drop(world, row(vip.service), reason)),
+    }
+}
+
+/// Finds a port for a new flow in mode `snat`, and remembers both.
+#[inline(always)]
+pub fn open<W: World>(world: &W, tables: &layout::Tables, job: &mut Job) -> Choice {
+    let vip = vip(tables, job);
+    match snat::open(world, tables, vip, job) {
+        Ok(()) => Choice::Endpoint,
+        Err(reason) => Choice::Nobody(drop(world, row(vip.service), reason)),
+    }
+}
+
+/// Sends a packet to the endpoint that was picked.
+#[inline(always)]
+pub fn send<P: Packet, W: World>(
+    packet: &mut P,
+    world: &W,
+    tables: &layout::Tables,
+    job: &Job,
+) -> Verdict {
+    let row = row(vip(tables, job).service);
+    let bytes = length(packet, job);
+    if job.end as usize > bytes {
+        return pass(world, row, Reason::Truncated);
+    }
+    let (to, far) = endpoint(tables, job.endpoint);
+    let transport = usize::from(job.transport) & OFFSET;
+    let sent = Sent::new(packet, transport, job.tcp_flags, job.hash);
+    let way = match to.mode {
+        mode::DSR => Ok(()),
+        mode::IPIP | mode::GUE => tunnel::wrap(packet, tables, job, to, far),
+        mode::NAT | mode::SNAT => {
+            translate::translate(packet, job, &Rewrite::to_endpoint(job, to, far))
+        }
+        _ => Err(Reason::Unresolved),
+    };
+    match way.and_then(|()| leave(packet, to.interface, to.macs)) {
+        Ok(verdict) => {
+            count(world, job.endpoint, &sent, bytes);
+            verdict
+        }
+        Err(reason @ (Reason::Malformed | Reason::NoRoom)) => drop(world, row, reason),
+        Err(reason) => pass(world, row, reason),
+    }
+}
+
+/// The VIP of a packet that has one.
+#[inline(always)]
+fn vip<'t>(tables: &'t layout::Tables, job: &Job) -> &'t Vip {
+    &tables.vips[job.place as usize & (VIP_PLACES - 1)]
+}
+
+/// The frame's length. Only one that is spread over several buffers is asked for it.
+#[inline(always)]
+fn length<P: Packet>(packet: &P, job: &Job) -> usize {
+    let first = packet.length();
+    if job.end as usize > first {
+        packet.full_length()
+    } else {
+        first
     }
 }
 
@@ -90,48 +178,6 @@ fn service(tables: &layout::Tables, number: u16) -> &layout::Service {
 #[inline(always)]
 fn serves(tables: &layout::Tables, number: u16) -> bool {
     endpoint(tables, number).0.serves != 0
-}
-
-/// Sends a packet to its endpoint.
-#[inline(always)]
-fn emit<P: Packet, W: World>(
-    packet: &mut P,
-    world: &W,
-    tables: &layout::Tables,
-    vip: &Vip,
-    job: &Job,
-    choice: Choice,
-) -> Verdict {
-    let (to, far) = endpoint(tables, choice.endpoint);
-    let sent = Sent {
-        hash: job.hash,
-        transport: usize::from(job.transport) & OFFSET,
-        tcp_flags: job.tcp_flags,
-    };
-    let bytes = packet.full_length();
-    let way = match to.mode {
-        mode::DSR => Ok(()),
-        mode::IPIP | mode::GUE => tunnel::wrap(packet, tables, job, to, far),
-        mode::NAT | mode::SNAT => {
-            let rewrite = Rewrite::to_endpoint(job, to, far, choice.from);
-            translate::translate(packet, job, &rewrite)
-        }
-        _ => Err(Reason::Unresolved),
-    };
-    let done = way.and_then(|()| leave(packet, to.interface, to.macs));
-    match done {
-        Ok(verdict) => {
-            // A tunnel has moved the TCP header; only a SYN is read again.
-            let sent = Sent {
-                transport: sent.transport + (packet.full_length() - bytes),
-                ..sent
-            };
-            count(packet, world, choice.endpoint, &sent, bytes);
-            verdict
-        }
-        Err(reason @ (Reason::Malformed | Reason::NoRoom)) => drop(world, row(vip.service), reason),
-        Err(reason) => pass(world, row(vip.service), reason),
-    }
 }
 
 /// Offsets are masked with this, so that the verifier knows their bounds: up to eight bytes of

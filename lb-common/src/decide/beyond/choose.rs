@@ -1,6 +1,6 @@
 //! Which endpoint a packet goes to.
 
-use super::{Choice, serves, service, snat, track};
+use super::{Choice, serves, service, track};
 use crate::{
     decide::{Job, upper},
     flow::{self, Flow},
@@ -24,7 +24,7 @@ pub(super) fn choose<P: Packet, W: World>(
     world: &W,
     tables: &layout::Tables,
     vip: &Vip,
-    job: &Job,
+    job: &mut Job,
 ) -> Result<Choice, Reason> {
     if vip.flags & flag::SOURCES != 0 {
         listed(world, tables, vip, &job.flow)?;
@@ -35,7 +35,8 @@ pub(super) fn choose<P: Packet, W: World>(
     if vip.flags & flag::QUIC != 0
         && let Some(endpoint) = by_connection_id(packet, tables, vip, job)
     {
-        return Ok(Choice::endpoint(endpoint));
+        job.endpoint = endpoint;
+        return Ok(Choice::Endpoint);
     }
     let hash = match vip.spread {
         spread::FLOW => upper(job.hash),
@@ -45,21 +46,18 @@ pub(super) fn choose<P: Packet, W: World>(
         )),
     };
     let slot = world.slot(vip, hash).ok_or(Reason::BadTables)?;
+    job.endpoint = slot.owner();
+    job.slot = hash as u16 & vip.slot_mask;
     if vip.flags & flag::REMEMBER != 0 {
-        return if super::endpoint(tables, slot.owner()).0.mode == mode::SNAT {
-            snat::choose(world, tables, vip, job, slot, hash)
-        } else {
-            let endpoint = track::sticky(world, tables, vip, job, slot, hash);
-            Ok(Choice::endpoint(endpoint))
-        };
+        if super::endpoint(tables, slot.owner()).0.mode == mode::SNAT {
+            return Ok(Choice::Remembered);
+        }
+        job.endpoint = track::sticky(world, tables, vip, job);
+    } else if job.flow.protocol == tcp::PROTOCOL && !slot.is_steady() {
+        job.endpoint = track::follow(world, tables, vip, job, slot);
     }
-    if job.flow.protocol == tcp::PROTOCOL && !slot.is_steady() {
-        let endpoint = track::follow(world, tables, vip, job, slot, hash);
-        return Ok(Choice::endpoint(endpoint));
-    }
-    Ok(Choice::endpoint(slot.owner()))
+    Ok(Choice::Endpoint)
 }
-
 /// The part of a flow that picks its slot.
 #[inline(always)]
 fn spread_by(flow: &Flow, by: u8) -> Flow {

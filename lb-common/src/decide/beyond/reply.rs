@@ -48,9 +48,27 @@ pub(in crate::decide) fn endpoint_at<'t>(
     find(tables, &key)
 }
 
+/// Restores the VIP in a backend's packet and sends it to its client.
+///
+/// Where the kernel has to resolve the client's next hop first, the stack gets the packet as the
+/// client is to see it.
+#[inline(always)]
+pub fn process<P: Packet, W: World>(
+    packet: &mut P,
+    world: &W,
+    tables: &layout::Tables,
+    job: &Job,
+) -> Verdict {
+    if job.place == Job::NO_PLACE {
+        from_endpoint(packet, world, tables, job)
+    } else {
+        to_pool(packet, world, tables, job)
+    }
+}
+
 /// A packet that comes from an endpoint of mode `nat`, or from nobody in particular.
 #[inline(always)]
-pub(super) fn from_endpoint<P: Packet, W: World>(
+fn from_endpoint<P: Packet, W: World>(
     packet: &mut P,
     world: &W,
     tables: &layout::Tables,
@@ -72,7 +90,7 @@ pub(super) fn from_endpoint<P: Packet, W: World>(
 
 /// A packet to an address that `snat` sends from.
 #[inline(always)]
-pub(super) fn to_pool<P: Packet, W: World>(
+fn to_pool<P: Packet, W: World>(
     packet: &mut P,
     world: &W,
     tables: &layout::Tables,
@@ -118,7 +136,7 @@ fn send<P: Packet, W: World>(
         // The answer to a probe of our own.
         return pass(world, layout::HOST_EXITS, Reason::NoService);
     }
-    let bytes = packet.full_length();
+    let bytes = super::length(packet, job);
     match translate(packet, job, rewrite) {
         Ok(()) => {}
         Err(reason @ Reason::TtlExpired) => return pass(world, row, reason),

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     decide::Job,
     flow::{self, Address, Flow},
-    layout::{self, Endpoint, Far, FlowEntry, SNAT_ADDRESSES, Slot, Vip, entry},
+    layout::{self, Endpoint, Far, FlowEntry, SNAT_ADDRESSES, Vip, entry},
     tables::{Tracked, World},
     verdict::Reason,
     wire::tcp,
@@ -20,33 +20,40 @@ use crate::{
 /// How many ports are tried for a flow.
 const TRIES: usize = 8;
 
-/// The endpoint of a packet, and what it is sent as.
+/// The endpoint of a packet of a known flow, and what it is sent as.
 ///
 /// # Errors
-/// [`Reason::NoEntry`] for a TCP segment that belongs to no flow, [`Reason::NoPort`].
+/// [`Reason::NoEntry`] for a TCP segment that belongs to no flow.
 #[inline(always)]
 pub(super) fn choose<W: World>(
     world: &W,
     tables: &layout::Tables,
-    vip: &Vip,
-    job: &Job,
-    slot: Slot,
-    hash: u32,
+    job: &mut Job,
 ) -> Result<Choice, Reason> {
-    let now = world.now();
-    let opens = job.opens();
-    if let Some(entry) = remembered(world, tables, job, now) {
-        return Ok(Choice {
-            endpoint: entry.endpoint,
-            from: Some((entry.other, entry.other_port)),
-        });
+    if let Some(entry) = remembered(world, tables, job, world.now()) {
+        job.send_as(entry.endpoint, &entry.other, entry.other_port);
+        return Ok(Choice::Endpoint);
     }
-    if job.flow.protocol == tcp::PROTOCOL && !opens {
+    if job.flow.protocol == tcp::PROTOCOL && !job.opens() {
         return Err(Reason::NoEntry);
     }
-    let owner = slot.owner();
+    Ok(Choice::New)
+}
+
+/// Finds a port for a new flow to the job's endpoint, and remembers both directions.
+///
+/// # Errors
+/// [`Reason::NoPort`].
+#[inline(always)]
+pub(super) fn open<W: World>(
+    world: &W,
+    tables: &layout::Tables,
+    vip: &Vip,
+    job: &mut Job,
+) -> Result<(), Reason> {
+    let owner = job.endpoint;
     let (to, far) = endpoint(tables, owner);
-    let new = born(vip, job, hash, owner, now);
+    let new = born(vip, job, owner, world.now());
     let (from, port) = claim(world, tables, job, to, far, &new).ok_or(Reason::NoPort)?;
     let forward = FlowEntry {
         other: from,
@@ -55,10 +62,8 @@ pub(super) fn choose<W: World>(
     };
     world.remember_fresh(&job.flow, &forward);
     world.tracked(Tracked::Fresh);
-    Ok(Choice {
-        endpoint: owner,
-        from: Some((from, port)),
-    })
+    job.send_as(owner, &from, port);
+    Ok(())
 }
 
 /// What is remembered of a packet's flow.

@@ -19,7 +19,6 @@ pub(super) fn follow<W: World>(
     vip: &Vip,
     job: &Job,
     slot: Slot,
-    hash: u32,
 ) -> u16 {
     let now = world.now();
     let (owner, prior) = (slot.owner(), slot.prior());
@@ -28,7 +27,7 @@ pub(super) fn follow<W: World>(
             return endpoint;
         }
         if prior != PINNED {
-            world.remember_fresh(&job.flow, &born(vip, job, hash, owner, now));
+            world.remember_fresh(&job.flow, &born(vip, job, owner, now));
             world.tracked(Tracked::Fresh);
         }
         return owner;
@@ -40,33 +39,26 @@ pub(super) fn follow<W: World>(
         return owner;
     }
     let endpoint = if serves(tables, prior) { prior } else { owner };
-    establish(world, job, &born(vip, job, hash, endpoint, now));
+    establish(world, job, &born(vip, job, endpoint, now));
     endpoint
 }
 
 /// The endpoint of a packet of a service that remembers every flow.
 #[inline(always)]
-pub(super) fn sticky<W: World>(
-    world: &W,
-    tables: &layout::Tables,
-    vip: &Vip,
-    job: &Job,
-    slot: Slot,
-    hash: u32,
-) -> u16 {
+pub(super) fn sticky<W: World>(world: &W, tables: &layout::Tables, vip: &Vip, job: &Job) -> u16 {
     let now = world.now();
     if let Some(entry) = known(world, tables, job, now) {
         return entry.endpoint;
     }
-    let owner = slot.owner();
-    world.remember_fresh(&job.flow, &born(vip, job, hash, owner, now));
+    let owner = job.endpoint;
+    world.remember_fresh(&job.flow, &born(vip, job, owner, now));
     world.tracked(Tracked::Fresh);
     owner
 }
 
 /// A new entry.
 #[inline(always)]
-pub(super) fn born(vip: &Vip, job: &Job, hash: u32, endpoint: u16, now: u32) -> FlowEntry {
+pub(super) fn born(vip: &Vip, job: &Job, endpoint: u16, now: u32) -> FlowEntry {
     FlowEntry {
         other: [0; 4],
         other_port: 0,
@@ -74,7 +66,7 @@ pub(super) fn born(vip: &Vip, job: &Job, hash: u32, endpoint: u16, now: u32) -> 
         seen: now,
         service: vip.service,
         flags: closing(job.tcp_flags),
-        slot: hash as u16 & vip.slot_mask,
+        slot: job.slot,
         vip_port: job.flow.destination_port(),
     }
 }

@@ -4,7 +4,7 @@ use super::OFFSET;
 use crate::{
     decide::Job,
     flow::{self, Address},
-    layout::{Endpoint, Far},
+    layout::{Endpoint, Far, mode},
     packet::Packet,
     verdict::Reason,
     wire::{checksum::Change, tcp, udp},
@@ -24,19 +24,18 @@ pub(in crate::decide) struct Rewrite {
 impl Rewrite {
     /// A packet on its way to an endpoint, from the pool's address and port where it has one.
     #[inline(always)]
-    pub(super) fn to_endpoint(
-        job: &Job,
-        to: &Endpoint,
-        far: &Far,
-        from: Option<(Address, u16)>,
-    ) -> Self {
+    pub(super) fn to_endpoint(job: &Job, to: &Endpoint, far: &Far) -> Self {
         let flow = &job.flow;
         let port = if to.port == 0 {
             flow.destination_port()
         } else {
             to.port
         };
-        let (source, source_port) = from.unwrap_or((flow.source, flow.source_port()));
+        let (source, source_port) = if to.mode == mode::SNAT {
+            (job.from, job.from_port)
+        } else {
+            (flow.source, flow.source_port())
+        };
         Self {
             source,
             destination: far.address,

@@ -56,19 +56,18 @@ pub(super) fn wrap<P: Packet>(
     let tags: [u32; 2] = [packet.read(12).ok_or(cut)?, packet.read(16).ok_or(cut)?];
     packet.grow(grown).ok_or(Reason::NoRoom)?;
     let outer_is_v4 = to.family == flow::V4;
-    let tagged = network - ethernet::HEADER;
+    // A number with bounds of its own, for the verifier.
+    let tagged = network.wrapping_sub(ethernet::HEADER) & 0xc;
     if tagged > 0 {
         packet.write(12, tags[0]).ok_or(cut)?;
-        if tagged > ethernet::TAG {
-            packet.write(16, tags[1]).ok_or(cut)?;
-        }
+        packet.write(16, tags[1]).ok_or(cut)?;
     }
     let ethertype = if outer_is_v4 {
         ethernet::IPV4
     } else {
         ethernet::IPV6
     };
-    packet.write(network - 2, ethertype.to_be()).ok_or(cut)?;
+    packet.write(12 + tagged, ethertype.to_be()).ok_or(cut)?;
     let inner = if job.flow.family == flow::V4 { 4 } else { 41 };
     let gue = to.mode == mode::GUE;
     let protocol = if gue { udp::PROTOCOL } else { inner };
