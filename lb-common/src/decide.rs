@@ -10,8 +10,10 @@ pub mod unusual;
 
 use bytemuck::{Pod, Zeroable};
 
+use self::unusual::Kind;
+
 use crate::{
-    flow::{self, Address, Flow, Parsed},
+    flow::{self, Address, Flow, Network, Parsed},
     hash,
     layout::{self, RECENT_SYNS, VipKey, flag, mode, spread, state},
     packet::Packet,
@@ -43,10 +45,19 @@ impl<'w, 'j, P: Packet, W: World> Next<'w, 'j, P> for OnHost<'_, W> {
         match step {
             Step::Done(verdict) => verdict,
             Step::Choose(tables, job) => beyond::process(packet, world, tables, job),
-            Step::Send(tables, job) => beyond::send(packet, world, tables, job),
+            Step::Send(tables, job) => beyond::send_or_tell(packet, world, tables, job),
             Step::Unusual(tables, job) => match unusual::process(packet, world, tables, job) {
-                Some(verdict) => verdict,
-                None => beyond::process(packet, world, tables, job),
+                Kind::Done(verdict) => verdict,
+                Kind::Flow => beyond::process(packet, world, tables, job),
+                Kind::Fragment => unusual::fragments::process(packet, world, tables, job),
+                Kind::ErrorToVip => match unusual::errors::owner(packet, world, tables, job) {
+                    None => unusual::errors::to_backend(packet, world, tables, job),
+                    Some(verdict) => verdict,
+                },
+                Kind::Error => match unusual::errors::about(packet, world, tables, job) {
+                    None => unusual::errors::to_client(packet, world, tables, job),
+                    Some(verdict) => verdict,
+                },
             },
         }
     }
@@ -107,18 +118,32 @@ pub struct Job {
     pub slot: u16,
     /// The port that `snat` sends it from, as it lies in memory.
     pub from_port: u16,
-    /// Zero.
-    pub rest: u16,
+    /// The number of the service of a reply, once that is known.
+    pub service: u16,
     /// The address that `snat` sends it from.
     pub from: Address,
+    /// Of an error about a packet to a backend, the VIP's port as it lies in memory.
+    pub vip_port: u16,
     /// Zero.
-    pub last: u32,
+    pub last: u16,
+    /// Of an error about a packet to a backend, the way to the client: MAC addresses,
+    pub macs: [u32; 3],
+    /// and interface; zero where the stack has to find it.
+    pub interface: u32,
+    /// Of an error, the flow of the packet that it quotes, in the direction in which that went.
+    pub quoted: Flow,
+    /// Where the transport header of that packet begins.
+    pub quoted_transport: u16,
+    /// Zero.
+    pub end_of_job: [u16; 3],
 }
 
 /// Bits of [`Job::special`].
 pub mod special {
     /// The first fragment of several.
     pub const FIRST_FRAGMENT: u8 = 1;
+    /// A reply, whose `from` is the client that it goes to.
+    pub const REPLY: u8 = 1 << 1;
 }
 
 impl Job {
@@ -135,6 +160,24 @@ impl Job {
         self.transport = parsed.transport as u16;
         self.end = parsed.end as u32;
         self.tcp_flags = parsed.tcp_flags;
+        self.special = 0;
+    }
+
+    /// Notes what the IP header says; its flow has no ports yet.
+    #[inline(always)]
+    pub fn note_network(&mut self, network: &Network, transport: usize) {
+        self.flow = Flow {
+            source: network.source,
+            destination: network.destination,
+            ports: 0,
+            protocol: network.protocol,
+            family: network.family,
+            reserved: [0; 2],
+        };
+        self.network = network.at as u16;
+        self.transport = transport as u16;
+        self.end = network.end as u32;
+        self.tcp_flags = 0;
         self.special = 0;
     }
 
@@ -228,7 +271,7 @@ fn balance<'w, 'j, P: Packet, W: Tables + Counters, N: Next<'w, 'j, P>>(
         return next.take(packet, host(world, Reason::NoTables));
     };
     let (mut hash, mut place, mut owner) = (0, Job::NO_PLACE, None);
-    if let Some(found) = service(current, parsed) {
+    if let Some(found) = service(current, &parsed.flow) {
         let vip = &current.vips[found];
         place = found as u32;
         hash = hash::flow(&parsed.flow, &current.header.flow_keys);
@@ -330,8 +373,7 @@ fn count<C: Counters>(counters: &C, endpoint: u16, sent: &Sent, bytes: usize) {
 
 /// Finds the place of a packet's service: the exact port before any port.
 #[inline(always)]
-fn service(tables: &layout::Tables, parsed: &Parsed) -> Option<usize> {
-    let flow = &parsed.flow;
+fn service(tables: &layout::Tables, flow: &Flow) -> Option<usize> {
     let mut key = VipKey {
         address: flow.destination,
         port: flow.destination_port(),

@@ -26,7 +26,7 @@ pub const fn v4(address: u32) -> Address {
 
 /// A flow's identity, as the tables of flows hold it too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Flow {
     /// Where the packet comes from.
     pub source: Address,

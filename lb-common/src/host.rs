@@ -56,6 +56,11 @@ impl Packet for Frame {
         self.bytes.len()
     }
 
+    fn sum<const WORDS: usize>(&self, at: usize) -> Option<u64> {
+        let words = (0..WORDS).map(|word| self.read::<u32>(at + 4 * word).map(u64::from));
+        words.sum()
+    }
+
     fn full_length(&self) -> usize {
         self.bytes.len()
     }

@@ -346,7 +346,7 @@ impl Header {
 
 /// What is remembered of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct FlowEntry {
     /// Under `snat`, the other end that this direction is given: of packets from a client, the
     /// address of the pool; of those from a backend, the client.
@@ -382,7 +382,7 @@ pub mod entry {
 
 /// What a fragmented packet's later fragments are recognised by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct FragmentKey {
     /// Where it comes from.
     pub source: Address,

@@ -9,6 +9,8 @@ use lb_common::{
     decide::{
         self, Job, Next, Step,
         beyond::{self, Choice},
+        special,
+        unusual::{self, Kind},
     },
     layout::Tables,
     verdict::Verdict,
@@ -23,7 +25,7 @@ use crate::{
 #[inline(always)]
 pub(crate) fn run(ctx: &XdpContext) -> u32 {
     let kernel = Kernel(ctx);
-    decide::quick(&mut Frame::new(ctx), &kernel, job, Functions(ctx))
+    decide::quick(&mut Frame::<false>::new(ctx), &kernel, job, Functions(ctx))
 }
 
 /// What comes after a step: the functions below.
@@ -37,15 +39,19 @@ impl<'w, 'j, P> Next<'w, 'j, P> for Functions<'_> {
         let ctx = self.0.ctx;
         let (tables, job) = match step {
             Step::Done(verdict) => return action(verdict),
-            Step::Send(tables, job) => return evenkeel_send(ctx, tables, job),
+            Step::Send(tables, job) => return send(ctx, tables, job),
             Step::Choose(tables, job) => (tables, job),
             Step::Unusual(tables, job) => match evenkeel_unusual(ctx, tables, job) {
-                UNDECIDED => (tables, job),
+                FLOW => (tables, job),
+                FRAGMENT => return evenkeel_fragment(ctx, tables, job),
+                ERROR_TO_VIP => return error_to_vip(ctx, tables, job),
+                ERROR => return error(ctx, tables, job),
                 action => return action,
             },
         };
         if beyond::is_reply(tables, job) {
-            return evenkeel_reply(ctx, tables, job);
+            let action = evenkeel_reply(ctx, tables, job);
+            return remember(tables, job, action);
         }
         let mut choice = evenkeel_choose(ctx, tables, job);
         if choice == REMEMBERED {
@@ -55,17 +61,55 @@ impl<'w, 'j, P> Next<'w, 'j, P> for Functions<'_> {
             choice = evenkeel_open(tables, job);
         }
         if choice == ENDPOINT {
-            return evenkeel_send(ctx, tables, job);
+            return send(ctx, tables, job);
         }
         choice
     }
+}
+
+#[inline(always)]
+fn send(ctx: *mut xdp_md, tables: &Tables, job: &mut Job) -> u32 {
+    match evenkeel_send(ctx, tables, job) {
+        TOO_BIG => evenkeel_tell(ctx, tables, job),
+        action => remember(tables, job, action),
+    }
+}
+
+#[inline(always)]
+fn error_to_vip(ctx: *mut xdp_md, tables: &Tables, job: &mut Job) -> u32 {
+    match evenkeel_owner(ctx, tables, job) {
+        FLOW => evenkeel_error_to_vip(ctx, tables, job),
+        action => action,
+    }
+}
+
+#[inline(always)]
+fn error(ctx: *mut xdp_md, tables: &Tables, job: &mut Job) -> u32 {
+    match evenkeel_about(ctx, tables, job) {
+        FLOW => evenkeel_error(ctx, tables, job),
+        action => action,
+    }
+}
+
+/// [`unusual::fragments::remember`], of which the rarer half is a function of its own.
+#[inline(always)]
+fn remember(tables: &Tables, job: &Job, action: u32) -> u32 {
+    let sent = matches!(action, xdp_action::XDP_TX | xdp_action::XDP_REDIRECT);
+    if sent && job.special & special::FIRST_FRAGMENT != 0 {
+        evenkeel_first(tables, job);
+    }
+    action
 }
 
 // What the functions answer where it is no action.
 const ENDPOINT: u32 = u32::MAX;
 const REMEMBERED: u32 = u32::MAX - 1;
 const NEW: u32 = u32::MAX - 2;
-const UNDECIDED: u32 = u32::MAX - 3;
+const TOO_BIG: u32 = u32::MAX - 3;
+const FLOW: u32 = u32::MAX - 4;
+const FRAGMENT: u32 = u32::MAX - 5;
+const ERROR: u32 = u32::MAX - 6;
+const ERROR_TO_VIP: u32 = u32::MAX - 7;
 
 #[inline(always)]
 fn code(choice: Choice) -> u32 {
@@ -91,7 +135,7 @@ extern "C" fn evenkeel_choose(ctx: *mut xdp_md, tables: *const Tables, job: *mut
         return xdp_action::XDP_ABORTED;
     };
     let ctx = XdpContext::new(ctx);
-    let choice = beyond::choose(&Frame::new(&ctx), &Kernel(&ctx), tables, job);
+    let choice = beyond::choose(&Frame::<true>::new(&ctx), &Kernel(&ctx), tables, job);
     code(choice)
 }
 
@@ -130,24 +174,37 @@ extern "C" fn evenkeel_send(ctx: *mut xdp_md, tables: *const Tables, job: *const
         return xdp_action::XDP_ABORTED;
     };
     let ctx = XdpContext::new(ctx);
-    let verdict = beyond::send(&mut Frame::new(&ctx), &Kernel(&ctx), tables, job);
+    beyond::send(&mut Frame::<false>::new(&ctx), &Kernel(&ctx), tables, job).map_or(TOO_BIG, action)
+}
+
+/// [`beyond::too_big::tell`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn evenkeel_tell(ctx: *mut xdp_md, tables: *const Tables, job: *const Job) -> u32 {
+    // SAFETY: as above.
+    let (Some(tables), Some(job)) = (unsafe { tables.as_ref() }, unsafe { job.as_ref() }) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    let ctx = XdpContext::new(ctx);
+    let verdict = beyond::too_big::tell(&mut Frame::<true>::new(&ctx), &Kernel(&ctx), tables, job);
     action(verdict)
 }
 
 /// [`beyond::reply::process`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn evenkeel_reply(ctx: *mut xdp_md, tables: *const Tables, job: *const Job) -> u32 {
+extern "C" fn evenkeel_reply(ctx: *mut xdp_md, tables: *const Tables, job: *mut Job) -> u32 {
     // SAFETY: as above.
-    let (Some(tables), Some(job)) = (unsafe { tables.as_ref() }, unsafe { job.as_ref() }) else {
+    let (Some(tables), Some(job)) = (unsafe { tables.as_ref() }, unsafe { job.as_mut() }) else {
         return xdp_action::XDP_ABORTED;
     };
     let ctx = XdpContext::new(ctx);
-    let verdict = beyond::reply::process(&mut Frame::new(&ctx), &Kernel(&ctx), tables, job);
+    let verdict =
+        beyond::reply::process(&mut Frame::<false>::new(&ctx), &Kernel(&ctx), tables, job);
     action(verdict)
 }
 
-/// [`decide::unusual::process`].
+/// [`unusual::process`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn evenkeel_unusual(ctx: *mut xdp_md, tables: *const Tables, job: *mut Job) -> u32 {
@@ -156,8 +213,97 @@ extern "C" fn evenkeel_unusual(ctx: *mut xdp_md, tables: *const Tables, job: *mu
         return xdp_action::XDP_ABORTED;
     };
     let ctx = XdpContext::new(ctx);
-    decide::unusual::process(&mut Frame::new(&ctx), &Kernel(&ctx), tables, job)
-        .map_or(UNDECIDED, action)
+    match unusual::process(&mut Frame::<true>::new(&ctx), &Kernel(&ctx), tables, job) {
+        Kind::Done(verdict) => action(verdict),
+        Kind::Flow => FLOW,
+        Kind::Fragment => FRAGMENT,
+        Kind::ErrorToVip => ERROR_TO_VIP,
+        Kind::Error => ERROR,
+    }
+}
+
+/// [`unusual::fragments::first`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn evenkeel_first(tables: *const Tables, job: *const Job) -> u32 {
+    // SAFETY: as above.
+    if let (Some(tables), Some(job)) = (unsafe { tables.as_ref() }, unsafe { job.as_ref() }) {
+        let ctx = XdpContext::new(core::ptr::null_mut());
+        unusual::fragments::first(&Kernel(&ctx), tables, job);
+    }
+    0
+}
+
+/// [`unusual::fragments::process`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn evenkeel_fragment(ctx: *mut xdp_md, tables: *const Tables, job: *mut Job) -> u32 {
+    // SAFETY: as above.
+    let (Some(tables), Some(job)) = (unsafe { tables.as_ref() }, unsafe { job.as_mut() }) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    let ctx = XdpContext::new(ctx);
+    let verdict =
+        unusual::fragments::process(&mut Frame::<true>::new(&ctx), &Kernel(&ctx), tables, job);
+    action(verdict)
+}
+
+/// [`unusual::errors::owner`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn evenkeel_owner(ctx: *mut xdp_md, tables: *const Tables, job: *mut Job) -> u32 {
+    // SAFETY: as above.
+    let (Some(tables), Some(job)) = (unsafe { tables.as_ref() }, unsafe { job.as_mut() }) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    let ctx = XdpContext::new(ctx);
+    unusual::errors::owner(&Frame::<true>::new(&ctx), &Kernel(&ctx), tables, job)
+        .map_or(FLOW, action)
+}
+
+/// [`unusual::errors::to_backend`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn evenkeel_error_to_vip(
+    ctx: *mut xdp_md,
+    tables: *const Tables,
+    job: *const Job,
+) -> u32 {
+    // SAFETY: as above.
+    let (Some(tables), Some(job)) = (unsafe { tables.as_ref() }, unsafe { job.as_ref() }) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    let ctx = XdpContext::new(ctx);
+    let verdict =
+        unusual::errors::to_backend(&mut Frame::<true>::new(&ctx), &Kernel(&ctx), tables, job);
+    action(verdict)
+}
+
+/// [`unusual::errors::about`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn evenkeel_about(ctx: *mut xdp_md, tables: *const Tables, job: *mut Job) -> u32 {
+    // SAFETY: as above.
+    let (Some(tables), Some(job)) = (unsafe { tables.as_ref() }, unsafe { job.as_mut() }) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    let ctx = XdpContext::new(ctx);
+    unusual::errors::about(&Frame::<true>::new(&ctx), &Kernel(&ctx), tables, job)
+        .map_or(FLOW, action)
+}
+
+/// [`unusual::errors::to_client`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn evenkeel_error(ctx: *mut xdp_md, tables: *const Tables, job: *const Job) -> u32 {
+    // SAFETY: as above.
+    let (Some(tables), Some(job)) = (unsafe { tables.as_ref() }, unsafe { job.as_ref() }) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    let ctx = XdpContext::new(ctx);
+    let verdict =
+        unusual::errors::to_client(&mut Frame::<true>::new(&ctx), &Kernel(&ctx), tables, job);
+    action(verdict)
 }
 
 /// Carries a verdict out.

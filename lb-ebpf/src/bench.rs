@@ -22,7 +22,7 @@ const SERVICE: usize = FLOW + 8;
 /// Balances the next flow's frame.
 #[xdp]
 fn bench_flows(ctx: XdpContext) -> u32 {
-    if next(&mut Frame::new(&ctx)).is_none() {
+    if next(&mut Frame::<false>::new(&ctx)).is_none() {
         return xdp_action::XDP_ABORTED;
     }
     balance::run(&ctx)
@@ -31,7 +31,7 @@ fn bench_flows(ctx: XdpContext) -> u32 {
 /// The floor of [`bench_flows`]: makes the same frame and sends it back.
 #[xdp]
 fn bench_floor(ctx: XdpContext) -> u32 {
-    if next(&mut Frame::new(&ctx)).is_none() {
+    if next(&mut Frame::<false>::new(&ctx)).is_none() {
         xdp_action::XDP_ABORTED
     } else {
         xdp_action::XDP_TX

@@ -1,20 +1,24 @@
 //! A received frame. All packet pointers live here.
 
 use aya_ebpf::{
-    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
+    helpers::{bpf_csum_diff, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
     programs::XdpContext,
 };
 use bytemuck::Pod;
 use lb_common::packet::Packet;
 
 /// The frame of an XDP context.
-pub(crate) struct Frame<'a> {
+///
+/// The compiler drops a bounds check that follows from an earlier one. The verifier, though,
+/// forgets the earlier one where an offset is not the same constant in both; with `EACH` every
+/// access is checked, whatever went before.
+pub(crate) struct Frame<'a, const EACH: bool = false> {
     ctx: &'a XdpContext,
     start: usize,
     end: usize,
 }
 
-impl<'a> Frame<'a> {
+impl<'a, const EACH: bool> Frame<'a, EACH> {
     #[inline(always)]
     pub(crate) fn new(ctx: &'a XdpContext) -> Self {
         Self {
@@ -32,9 +36,9 @@ impl<'a> Frame<'a> {
     fn at<T>(&self, at: usize) -> Option<*mut T> {
         let pointer = self.start + at;
         let mut stop = pointer + size_of::<T>();
-        if size_of::<T>() == 1 {
-            // Or else `pointer < end` is compared, from which the verifier learns nothing.
-            stop = core::hint::black_box(stop);
+        // Of one byte, `pointer < end` would be compared, from which the verifier learns nothing.
+        if EACH || size_of::<T>() == 1 {
+            stop = opaque(stop);
         }
         if stop > self.end {
             None
@@ -53,7 +57,23 @@ impl<'a> Frame<'a> {
     }
 }
 
-impl Packet for Frame<'_> {
+/// A number of which the compiler knows nothing.
+#[inline(always)]
+fn opaque(number: usize) -> usize {
+    #[cfg(target_arch = "bpf")]
+    let number = {
+        let mut number = number;
+        // SAFETY: adds nothing. It has to be an instruction: the kernel refuses line information
+        // without one.
+        unsafe {
+            core::arch::asm!("{0} += 0", inout(reg) number, options(pure, nomem, nostack, preserves_flags));
+        }
+        number
+    };
+    number
+}
+
+impl<const EACH: bool> Packet for Frame<'_, EACH> {
     #[inline(always)]
     fn read<T: Pod>(&self, at: usize) -> Option<T> {
         // SAFETY: `at` has compared the whole value with the frame's end.
@@ -71,6 +91,15 @@ impl Packet for Frame<'_> {
     #[inline(always)]
     fn length(&self) -> usize {
         self.end - self.start
+    }
+
+    #[inline(always)]
+    fn sum<const WORDS: usize>(&self, at: usize) -> Option<u64> {
+        let pointer = self.at::<[u32; WORDS]>(at)?;
+        let bytes = size_of::<[u32; WORDS]>() as u32;
+        // SAFETY: `at` has compared the words with the frame's end.
+        let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, pointer.cast(), bytes, 0) };
+        u64::try_from(sum).ok()
     }
 
     #[inline(always)]

@@ -2,6 +2,7 @@
 //!
 //! Compiled for the host too (never run there), so that clippy and the editor see it.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![expect(
     clippy::needless_pass_by_value,
     reason = "the signature of entry points is aya's"

@@ -1,21 +1,23 @@
 //! The way of a packet whose service or backend takes more than a look at the ring.
 
-mod choose;
 pub mod reply;
+pub mod too_big;
+
+pub(in crate::decide) mod choose;
 mod snat;
 mod track;
-mod translate;
-mod tunnel;
+pub(in crate::decide) mod translate;
+pub(in crate::decide) mod tunnel;
 
-use super::{Job, Sent, count, drop, pass};
+use super::{Job, Sent, count, drop, pass, unusual::fragments};
 use crate::{
-    layout::{self, ENDPOINTS, Endpoint, Far, SERVICES, VIP_PLACES, Vip, mode, state},
+    layout::{self, ENDPOINTS, Endpoint, Far, SERVICES, VIP_PLACES, Vip, flag, mode, state},
     packet::Packet,
     tables::World,
     verdict::{Reason, Verdict},
 };
 
-use self::translate::Rewrite;
+pub(in crate::decide) use self::translate::Rewrite;
 
 /// Decides a packet's fate, rewrites it for its backend where it has one, and counts it.
 #[inline(always)]
@@ -26,7 +28,8 @@ pub fn process<P: Packet, W: World>(
     job: &mut Job,
 ) -> Verdict {
     if is_reply(tables, job) {
-        return reply::process(packet, world, tables, job);
+        let verdict = reply::process(packet, world, tables, job);
+        return fragments::remember(world, tables, job, verdict);
     }
     let mut choice = choose(packet, world, tables, job);
     if choice == Choice::Remembered {
@@ -37,8 +40,19 @@ pub fn process<P: Packet, W: World>(
     }
     match choice {
         Choice::Nobody(verdict) => verdict,
-        _ => send(packet, world, tables, job),
+        _ => send_or_tell(packet, world, tables, job),
     }
+}
+
+/// Sends a packet to the endpoint that was picked, or tells its sender that it is too big.
+#[inline(always)]
+pub fn send_or_tell<P: Packet, W: World>(
+    packet: &mut P,
+    world: &W,
+    tables: &layout::Tables,
+    job: &Job,
+) -> Verdict {
+    send(packet, world, tables, job).unwrap_or_else(|| too_big::tell(packet, world, tables, job))
 }
 
 /// Who gets a packet.
@@ -80,6 +94,9 @@ pub fn choose<P: Packet, W: World>(
     match choose::choose(packet, world, tables, vip, job) {
         Ok(choice) => choice,
         Err(reason @ Reason::BadTables) => Choice::Nobody(pass(world, row, reason)),
+        Err(reason @ Reason::FragmentUnknown) if vip.flags & flag::PASS_REORDERED != 0 => {
+            Choice::Nobody(pass(world, row, reason))
+        }
         Err(reason) => Choice::Nobody(drop(world, row, reason)),
     }
 }
@@ -104,18 +121,19 @@ pub fn open<W: World>(world: &W, tables: &layout::Tables, job: &mut Job) -> Choi
     }
 }
 
-/// Sends a packet to the endpoint that was picked.
+/// Sends a packet to the endpoint that was picked; `None` where it is too big for that, and
+/// [`too_big::tell`] is to tell its sender.
 #[inline(always)]
 pub fn send<P: Packet, W: World>(
     packet: &mut P,
     world: &W,
     tables: &layout::Tables,
     job: &Job,
-) -> Verdict {
-    let row = row(vip(tables, job).service);
+) -> Option<Verdict> {
+    let of = vip(tables, job).service;
     let bytes = length(packet, job);
     if job.end as usize > bytes {
-        return pass(world, row, Reason::Truncated);
+        return Some(pass(world, row(of), Reason::Truncated));
     }
     let (to, far) = endpoint(tables, job.endpoint);
     let transport = usize::from(job.transport) & OFFSET;
@@ -131,22 +149,32 @@ pub fn send<P: Packet, W: World>(
     match way.and_then(|()| leave(packet, to.interface, to.macs)) {
         Ok(verdict) => {
             count(world, job.endpoint, &sent, bytes);
-            verdict
+            Some(verdict)
         }
-        Err(reason @ (Reason::Malformed | Reason::NoRoom)) => drop(world, row, reason),
-        Err(reason) => pass(world, row, reason),
+        Err(Reason::TooBig) => None,
+        Err(reason) => Some(failed(world, row(of), reason)),
+    }
+}
+
+/// A packet that could not be sent on: dropped where it may have been touched or makes no sense,
+/// up the stack otherwise.
+#[inline(always)]
+pub(in crate::decide) fn failed<W: World>(world: &W, row: u32, reason: Reason) -> Verdict {
+    match reason {
+        Reason::Malformed | Reason::NoRoom => drop(world, row, reason),
+        _ => pass(world, row, reason),
     }
 }
 
 /// The VIP of a packet that has one.
 #[inline(always)]
-fn vip<'t>(tables: &'t layout::Tables, job: &Job) -> &'t Vip {
+pub(in crate::decide) fn vip<'t>(tables: &'t layout::Tables, job: &Job) -> &'t Vip {
     &tables.vips[job.place as usize & (VIP_PLACES - 1)]
 }
 
 /// The frame's length. Only one that is spread over several buffers is asked for it.
 #[inline(always)]
-fn length<P: Packet>(packet: &P, job: &Job) -> usize {
+pub(in crate::decide) fn length<P: Packet>(packet: &P, job: &Job) -> usize {
     let first = packet.length();
     if job.end as usize > first {
         packet.full_length()
@@ -157,26 +185,26 @@ fn length<P: Packet>(packet: &P, job: &Job) -> usize {
 
 /// The row of a service's exits.
 #[inline(always)]
-const fn row(service: u16) -> u32 {
+pub(in crate::decide) const fn row(service: u16) -> u32 {
     service as u32 + 1
 }
 
 /// An endpoint's records.
 #[inline(always)]
-fn endpoint(tables: &layout::Tables, number: u16) -> (&Endpoint, &Far) {
+pub(in crate::decide) fn endpoint(tables: &layout::Tables, number: u16) -> (&Endpoint, &Far) {
     let number = usize::from(number) & (ENDPOINTS - 1);
     (&tables.endpoints[number], &tables.fars[number])
 }
 
 /// A service's record.
 #[inline(always)]
-fn service(tables: &layout::Tables, number: u16) -> &layout::Service {
+pub(in crate::decide) fn service(tables: &layout::Tables, number: u16) -> &layout::Service {
     &tables.services[usize::from(number) & (SERVICES - 1)]
 }
 
 /// Whether flows that are remembered as an endpoint's may still go to it.
 #[inline(always)]
-fn serves(tables: &layout::Tables, number: u16) -> bool {
+pub(in crate::decide) fn serves(tables: &layout::Tables, number: u16) -> bool {
     endpoint(tables, number).0.serves != 0
 }
 
@@ -186,7 +214,11 @@ pub(crate) const OFFSET: usize = 0x1ff;
 
 /// Puts the MAC addresses in place, and says by which interface the frame leaves.
 #[inline(always)]
-fn leave<P: Packet>(packet: &mut P, interface: u32, macs: [u32; 3]) -> Result<Verdict, Reason> {
+pub(in crate::decide) fn leave<P: Packet>(
+    packet: &mut P,
+    interface: u32,
+    macs: [u32; 3],
+) -> Result<Verdict, Reason> {
     packet.write(0, macs).ok_or(Reason::Truncated)?;
     Ok(if interface == packet.ingress() {
         Verdict::Transmit

@@ -1,23 +1,98 @@
 //! The way of what is not plain TCP or UDP: options, extension headers, fragments, ICMP.
 
-use super::{Job, pass};
+pub mod errors;
+pub mod fragments;
+
+pub(in crate::decide) mod echo;
+mod header;
+
+use super::{Job, pass, service, special};
 use crate::{
-    layout,
+    flow::{self, V4},
+    hash, layout,
+    layout::{VipKey, state},
     packet::Packet,
     tables::World,
     verdict::{Reason, Verdict},
+    wire::{icmp, tcp, udp},
 };
 
-/// Decides a packet's fate; or `None`, and the job says what [`super::beyond::process`] needs to.
+/// What an unusual packet turns out to be.
+#[must_use = "a verdict that nobody carries out lets the packet go astray"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It is decided.
+    Done(Verdict),
+    /// TCP or UDP after all: [`super::beyond::process`] decides.
+    Flow,
+    /// A later fragment: [`fragments::process`] decides.
+    Fragment,
+    /// An ICMP error to a VIP: [`errors::to_backend`] decides.
+    ErrorToVip,
+    /// An ICMP error to another address: [`errors::to_client`] decides.
+    Error,
+}
+
+/// Finds out what a packet is, and notes it in the job.
 #[inline(always)]
 pub fn process<P: Packet, W: World>(
     packet: &mut P,
     world: &W,
-    _tables: &layout::Tables,
-    _job: &mut Job,
-) -> Option<Verdict> {
-    if packet.read::<u32>(26).is_none() || _tables.header.version == 77 && _job.endpoint == 1 {
-        return Some(pass(world, layout::HOST_EXITS, Reason::Truncated));
+    tables: &layout::Tables,
+    job: &mut Job,
+) -> Kind {
+    let header = match header::read(packet) {
+        Ok(header) => header,
+        Err(reason) => return Kind::Done(pass(world, layout::HOST_EXITS, reason)),
+    };
+    let network = &header.network;
+    job.note_network(network, header.transport);
+    if let Some(fragment) = header.fragment {
+        job.fragment = fragment.id;
+        if fragment.offset != 0 {
+            return Kind::Fragment;
+        }
+        job.special = special::FIRST_FRAGMENT;
     }
-    Some(pass(world, layout::HOST_EXITS, Reason::NotTcpUdp))
+    let icmp = if network.family == V4 {
+        icmp::PROTOCOL
+    } else {
+        icmp::PROTOCOL_V6
+    };
+    if network.protocol == icmp && job.special == 0 {
+        return echo::or_error(packet, world, tables, job);
+    }
+    if !matches!(network.protocol, tcp::PROTOCOL | udp::PROTOCOL) {
+        return Kind::Done(pass(world, layout::HOST_EXITS, Reason::NotTcpUdp));
+    }
+    let parsed = match flow::transport(packet, network, header.transport) {
+        Ok(parsed) => parsed,
+        Err(reason) => return Kind::Done(pass(world, layout::HOST_EXITS, reason)),
+    };
+    let place = match service(tables, &parsed.flow) {
+        Some(place) => place as u32,
+        None if tables.header.nat_endpoints == 0 => {
+            return Kind::Done(pass(world, layout::HOST_EXITS, Reason::NoService));
+        }
+        None => Job::NO_PLACE,
+    };
+    job.place = place;
+    job.hash = hash::flow(&parsed.flow, &tables.header.flow_keys);
+    job.flow.ports = parsed.flow.ports;
+    job.tcp_flags = parsed.tcp_flags;
+    Kind::Flow
+}
+
+/// The place of a VIP's or pool's address, which is asked for where there are no ports.
+#[inline(always)]
+fn address<'t>(tables: &'t layout::Tables, job: &Job) -> Option<&'t layout::Vip> {
+    let key = VipKey {
+        address: job.flow.destination,
+        port: 0,
+        protocol: 0,
+        family: job.flow.family,
+    };
+    let place = super::find(tables, &key)?;
+    let vip = &tables.vips[place];
+    (vip.state == state::ADDRESS).then_some(vip)
 }

@@ -13,6 +13,8 @@ pub const HOP_BY_HOP: u8 = 0;
 pub const ROUTING: u8 = 43;
 /// Fragment header.
 pub const FRAGMENT: u8 = 44;
+/// The offset and 'more fragments' in a fragment header.
+pub const FRAGMENTED: u16 = 0xfff9;
 /// Authentication header (RFC 4302).
 pub const AUTHENTICATION: u8 = 51;
 /// Destination options.

@@ -38,16 +38,13 @@ pub struct Header {
 /// [`Reason::Truncated`]; [`Reason::Malformed`] for a header length below its minimum.
 #[inline(always)]
 pub fn header<P: Packet>(packet: &P, at: usize) -> Result<Header, Reason> {
-    let offset_and_flags: [u8; 2] = read(packet, at + 12)?;
-    if offset_and_flags[0] >> 4 < 5 {
+    // In one piece, all of which the frame must hold.
+    let [ports, _, _, fourth, _]: [u32; 5] = read(packet, at)?;
+    let [offset, flags, _, _] = fourth.to_ne_bytes();
+    if offset >> 4 < 5 {
         return Err(Reason::Malformed);
     }
-    // The last word of the fixed header: the frame must hold all of it.
-    let _: u32 = read(packet, at + 16)?;
-    Ok(Header {
-        ports: read(packet, at)?,
-        flags: offset_and_flags[1],
-    })
+    Ok(Header { ports, flags })
 }
 
 /// The sequence number of the header at an offset, as it lies in memory.

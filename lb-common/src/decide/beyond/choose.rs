@@ -2,7 +2,7 @@
 
 use super::{Choice, serves, service, track};
 use crate::{
-    decide::{Job, upper},
+    decide::{Job, special, upper},
     flow::{self, Flow},
     hash,
     layout::{
@@ -38,13 +38,10 @@ pub(super) fn choose<P: Packet, W: World>(
         job.endpoint = endpoint;
         return Ok(Choice::Endpoint);
     }
-    let hash = match vip.spread {
-        spread::FLOW => upper(job.hash),
-        other => upper(hash::flow(
-            &spread_by(&job.flow, other),
-            &tables.header.flow_keys,
-        )),
-    };
+    if job.special & special::FIRST_FRAGMENT != 0 && vip.flags & flag::NO_FRAGMENTS != 0 {
+        return Err(Reason::FragmentUnknown);
+    }
+    let hash = spread_hash(tables, vip, &job.flow, job.hash);
     let slot = world.slot(vip, hash).ok_or(Reason::BadTables)?;
     job.endpoint = slot.owner();
     job.slot = hash as u16 & vip.slot_mask;
@@ -58,6 +55,23 @@ pub(super) fn choose<P: Packet, W: World>(
     }
     Ok(Choice::Endpoint)
 }
+/// The hash that picks a flow's slot.
+#[inline(always)]
+pub(in crate::decide) fn spread_hash(
+    tables: &layout::Tables,
+    vip: &Vip,
+    flow: &Flow,
+    hash: u64,
+) -> u32 {
+    match vip.spread {
+        spread::FLOW => upper(hash),
+        other => upper(hash::flow(
+            &spread_by(flow, other),
+            &tables.header.flow_keys,
+        )),
+    }
+}
+
 /// The part of a flow that picks its slot.
 #[inline(always)]
 fn spread_by(flow: &Flow, by: u8) -> Flow {

@@ -2,7 +2,7 @@
 
 use super::{Rewrite, leave, service, track::touch, translate::translate};
 use crate::{
-    decide::{Job, drop, pass},
+    decide::{Job, drop, pass, special},
     flow::Address,
     layout::{self, Vip, VipKey, state},
     packet::Packet,
@@ -57,7 +57,7 @@ pub fn process<P: Packet, W: World>(
     packet: &mut P,
     world: &W,
     tables: &layout::Tables,
-    job: &Job,
+    job: &mut Job,
 ) -> Verdict {
     if job.place == Job::NO_PLACE {
         from_endpoint(packet, world, tables, job)
@@ -72,9 +72,9 @@ fn from_endpoint<P: Packet, W: World>(
     packet: &mut P,
     world: &W,
     tables: &layout::Tables,
-    job: &Job,
+    job: &mut Job,
 ) -> Verdict {
-    let flow = &job.flow;
+    let flow = job.flow;
     let port = flow.source_port();
     let Some(from) = endpoint_at(tables, &flow.source, port, flow.protocol, flow.family) else {
         return pass(world, layout::HOST_EXITS, Reason::NoService);
@@ -94,7 +94,7 @@ fn to_pool<P: Packet, W: World>(
     packet: &mut P,
     world: &W,
     tables: &layout::Tables,
-    job: &Job,
+    job: &mut Job,
 ) -> Verdict {
     let now = world.now();
     let seen = |e: &mut layout::FlowEntry| {
@@ -120,7 +120,7 @@ fn to_pool<P: Packet, W: World>(
 fn send<P: Packet, W: World>(
     packet: &mut P,
     world: &W,
-    job: &Job,
+    job: &mut Job,
     rewrite: &Rewrite,
     service: u16,
     endpoint: u16,
@@ -143,6 +143,9 @@ fn send<P: Packet, W: World>(
         Err(reason) => return drop(world, row, reason),
     }
     world.event(endpoint, Event::Reply(bytes));
+    job.special |= special::REPLY;
+    job.service = service;
+    job.send_as(endpoint, &rewrite.destination, 0);
     if job.tcp_flags & tcp::RST != 0 {
         world.event(endpoint, Event::Reset);
     }

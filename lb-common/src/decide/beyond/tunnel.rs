@@ -37,7 +37,7 @@ pub(in crate::decide) const fn overhead(to: &Endpoint) -> usize {
 /// # Errors
 /// [`Reason::TooBig`], [`Reason::TtlExpired`], [`Reason::NoRoom`], and nothing written.
 #[inline(always)]
-pub(super) fn wrap<P: Packet>(
+pub(in crate::decide) fn wrap<P: Packet>(
     packet: &mut P,
     tables: &layout::Tables,
     job: &Job,
