@@ -4,6 +4,7 @@
 //! answer is no; 2, it could not do what it was asked, wrong usage included.
 
 mod check;
+mod doctor;
 mod output;
 mod run;
 mod schema;
@@ -42,6 +43,7 @@ const ADMIN_SOCKET: &str = "/run/evenkeel/evenkeel.sock";
     after_long_help = "\
 First steps:
   evenkeel check                    is the configuration right?
+  sudo evenkeel doctor              is the host fit for it?
   sudo evenkeel run                 load the tables, probe, watch; Ctrl-C ends the controller only
   sudo evenkeel status --watch      who serves, and is the load even?
   sudo evenkeel unload              take everything out of the kernel again
@@ -51,7 +53,7 @@ The configuration is at /etc/evenkeel/evenkeel.toml unless a command is told ano
 
 Exit codes of all commands:
   0  done
-  1  looked, and the answer is no (check: not valid; status --check: something is wrong)
+  1  looked, and the answer is no (check: not valid; doctor, status --check: something is wrong)
   2  could not be done, or wrong usage
 
 Environment:
@@ -68,6 +70,7 @@ struct CommandLine {
 enum Command {
     Run(run::Arguments),
     Check(check::Arguments),
+    Doctor(doctor::Arguments),
     Status(status::Arguments),
     Unload(unload::Arguments),
     Schema(schema::Arguments),
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
     let result = match CommandLine::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Unload(arguments) => unload::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),

@@ -27,6 +27,12 @@ use crate::{
     balance::{image::Full, maglev::TooFewSlots},
     causes::with_causes,
     dataplane::kernel::{self, Kernel},
+    doctor::{
+        facts::Plan,
+        finding::{Finding, Level},
+        gather::{self, Depth},
+        rules,
+    },
     health::driver::Driver,
     model::Config,
     neighbours::watch::Watcher,
@@ -62,6 +68,12 @@ pub enum Error {
         #[source]
         source: TooFewSlots,
     },
+    /// The host is not fit for the data plane.
+    #[error(
+        "this host is not fit:{}\n  ('evenkeel doctor' looks without starting)",
+        listed(.0)
+    )]
+    Unfit(Vec<Finding>),
     /// The system refused.
     #[error("{action}: {source}")]
     Io {
@@ -118,6 +130,7 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
     let server = Server::bind(&config.admin)?;
+    look(&config).await?;
     let kernel = Kernel::open(&config.data_plane)?;
     let mut state = State::new(config, identity, kernel, Now::read())?;
     let (reports_in, mut reports) = mpsc::channel(REPORTS);
@@ -214,6 +227,40 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
         Err(e) => warn!("admin socket: {e}"),
     }
     Ok(())
+}
+
+/// Findings, each in a line of its own.
+fn listed(findings: &[Finding]) -> String {
+    let lines: Vec<_> = findings.iter().map(|f| format!("\n  {f}")).collect();
+    lines.concat()
+}
+
+/// Looks at the host before anything is loaded: what stands in the way ends the start, in the
+/// words of `evenkeel doctor`, and what will hurt is logged.
+async fn look(config: &Config) -> Result<(), Error> {
+    let plan = Plan::of(config);
+    let names = plan.interfaces.clone();
+    let facts = match gather::facts(plan, &names, Depth::Attach).await {
+        Ok(facts) => facts,
+        // The kernel decides in the end, with fewer words.
+        Err(e) => {
+            warn!("the host was not looked at: {}", with_causes(&e));
+            return Ok(());
+        }
+    };
+    let mut errors = Vec::new();
+    for finding in rules::judge(&facts) {
+        match finding.level {
+            Level::Error => errors.push(finding),
+            Level::Warning => warn!("{finding}"),
+            Level::Ok | Level::Info => {}
+        }
+    }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Unfit(errors))
+    }
 }
 
 /// The addresses of all backends of a configuration.

@@ -1,7 +1,7 @@
 //! The kernel's side: program, links and maps, and what the controller asks of them.
 
 pub mod kernel;
-mod pins;
+pub(crate) mod pins;
 mod syscall;
 
 use lb_common::layout::{EndpointCounters, ExitCounters};

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod dataplane;
+pub mod doctor;
 pub mod health;
 pub mod model;
 pub mod neighbours;

@@ -135,8 +135,12 @@ pub struct Unloaded {
 /// process may have 1,024 by default, and each batch a wait for readers.
 const BATCH: usize = 256;
 
-const PROGRAM: &str = "program";
-const LINK: &str = "link-";
+/// The pin of the program that was attached last.
+pub(crate) const PROGRAM: &str = "program";
+/// What the pins of links begin with; the index of the interface follows.
+pub(crate) const LINK: &str = "link-";
+/// The program's name in the object.
+pub(crate) const ENTRY: &str = "evenkeel";
 
 /// A map's name, with its type, its value's size and how many it holds.
 type Shape = (&'static str, u32, usize, usize);
@@ -522,7 +526,7 @@ fn sum<'a, const N: usize>(values: impl Iterator<Item = &'a [u64; N]>) -> [u64; 
 
 fn program(object: &mut Ebpf) -> Result<&mut Xdp, Error> {
     object
-        .program_mut("evenkeel")
+        .program_mut(ENTRY)
         .ok_or_else(|| Error::Program(ProgramError::NotLoaded))?
         .try_into()
         .map_err(Error::Program)

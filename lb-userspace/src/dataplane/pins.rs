@@ -14,7 +14,7 @@ use rustix::{
 };
 
 /// Where distributions mount it.
-const BPFFS: &str = "/sys/fs/bpf";
+pub(crate) const BPFFS: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPFFS_MAGIC: i64 = 0xcafe_4a11;
 
@@ -149,7 +149,7 @@ fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> PinsErro
 }
 
 /// Whether the nearest folder that exists is in a bpffs.
-fn in_bpffs(folder: &Path) -> Result<bool, PinsError> {
+pub(crate) fn in_bpffs(folder: &Path) -> Result<bool, PinsError> {
     for ancestor in folder.ancestors() {
         match statfs(ancestor) {
             #[expect(

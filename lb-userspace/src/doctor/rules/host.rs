@@ -1,0 +1,113 @@
+//! Rules about the host.
+
+use super::super::{
+    facts::{Facts, PinsPlace},
+    finding::{Finding, Level, Remedy},
+};
+
+const PLACE: &str = "host";
+
+/// Batched updates of maps of maps are of this version.
+const LEAST: (u32, u32) = (5, 14);
+/// The oldest of the long-term kernels that are looked after.
+const RECOMMENDED: (u32, u32) = (6, 1);
+
+/// Who may not load programs is not shown what others have loaded either.
+pub(super) fn privilege(facts: &Facts) -> Option<Finding> {
+    (!facts.host.privileged).then(|| {
+        Finding::new(
+            Level::Warning,
+            "privilege",
+            PLACE,
+            "not run as root",
+            "the kernel does not tell everything, and 'evenkeel run' could not attach",
+            Remedy::words("run it with sudo"),
+        )
+    })
+}
+
+/// The kernel's version decides what it can do for XDP.
+pub(super) fn kernel(facts: &Facts) -> Option<Finding> {
+    let release = &facts.host.release;
+    let found = version(release)?;
+    let what = format!("kernel {release}");
+    let words = |(major, minor)| format!("boot Linux {major}.{minor} or later");
+    Some(if found < LEAST {
+        Finding::new(
+            Level::Error,
+            "kernel",
+            PLACE,
+            what,
+            "it cannot replace many rings at once",
+            Remedy::words(words(RECOMMENDED)),
+        )
+    } else if found < RECOMMENDED {
+        Finding::new(
+            Level::Warning,
+            "kernel",
+            PLACE,
+            what,
+            "Evenkeel is not tested on kernels as old as this",
+            Remedy::words(words(RECOMMENDED)),
+        )
+    } else {
+        Finding::ok("kernel", PLACE, what)
+    })
+}
+
+/// Major and minor number of a release like `6.1.0-18-amd64`.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
+}
+
+/// An interpreted program costs several times as much.
+pub(super) fn jit(facts: &Facts) -> Option<Finding> {
+    Some(match facts.host.jit? {
+        0 => Finding::new(
+            Level::Warning,
+            "jit",
+            PLACE,
+            "BPF programs are interpreted",
+            "each packet costs several times as much as by compiled code",
+            Remedy::command(
+                "switch the compiler on, in /etc/sysctl.d too",
+                ["sysctl", "-w", "net.core.bpf_jit_enable=1"],
+            ),
+        ),
+        _ => Finding::ok("jit", PLACE, "BPF programs are compiled"),
+    })
+}
+
+/// Pins live in a BPF file system alone.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "rules have one form, and most are silent at times"
+)]
+pub(super) fn bpffs(facts: &Facts) -> Option<Finding> {
+    let pins = facts.plan.pins.display();
+    Some(match facts.host.pins {
+        PinsPlace::Bpffs => Finding::ok("bpffs", PLACE, format!("{pins} is in a BPF file system")),
+        PinsPlace::Mountable => Finding::new(
+            Level::Info,
+            "bpffs",
+            PLACE,
+            format!("no BPF file system is mounted for {pins}"),
+            "'evenkeel run' mounts one",
+            Remedy::default(),
+        ),
+        PinsPlace::Elsewhere => Finding::new(
+            Level::Error,
+            "bpffs",
+            PLACE,
+            format!("{pins} is not in a BPF file system"),
+            "the data plane outlives the controller by what is pinned there",
+            Remedy::command(
+                "mount one, or set data_plane.pins to a folder in one",
+                ["mount", "-t", "bpf", "bpf", "/sys/fs/bpf"],
+            ),
+        ),
+    })
+}
