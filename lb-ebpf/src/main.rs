@@ -9,6 +9,7 @@
 )]
 
 mod balance;
+mod bare;
 mod bench;
 mod frame;
 mod maps;

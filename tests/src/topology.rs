@@ -66,6 +66,18 @@ pub struct Spec {
     pub mtu: u32,
     /// Receive and transmit queues of the balancer's veth pair.
     pub queues: u32,
+    /// What the switch's end of that pair is made ready for.
+    pub balancer: Forwards,
+}
+
+/// How a balancer forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwards {
+    /// By XDP on its interface, whose far end then needs a program, and must not leave checksums
+    /// and segmentation to it.
+    ByXdp,
+    /// By its stack or by a process: the line keeps its offloads.
+    ByStack,
 }
 
 impl Default for Spec {
@@ -75,6 +87,7 @@ impl Default for Spec {
             vips: vec![VIP4, VIP6],
             mtu: 1500,
             queues: 2,
+            balancer: Forwards::ByXdp,
         }
     }
 }
@@ -96,7 +109,7 @@ pub struct Host {
 #[derive(Debug)]
 pub struct Topology {
     // Detached first: the switch's end of the balancer's veth pair.
-    _pass: XdpPass,
+    _pass: Option<XdpPass>,
     /// The backends, in the order of their numbers.
     pub backends: Vec<Host>,
     /// The client.
@@ -155,7 +168,10 @@ impl Topology {
         let backends = (1..=spec.backends)
             .map(|number| backend(bed, number, &switch, spec))
             .collect::<Result<_>>()?;
-        let pass = prepare_for_xdp(&switch)?;
+        let pass = match spec.balancer {
+            Forwards::ByXdp => Some(prepare_for_xdp(&switch)?),
+            Forwards::ByStack => None,
+        };
         let bed = Self {
             _pass: pass,
             backends,
