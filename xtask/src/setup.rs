@@ -18,12 +18,29 @@ pub(crate) struct Arguments {
     /// Print the commands and run none
     #[arg(long, visible_alias = "print")]
     dry_run: bool,
+    /// Also what `cargo xtask test --kernels` takes: an emulator, and tools to feed it
+    #[arg(long)]
+    kernels: bool,
+}
+
+/// What the machine is set up for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Building, tests, demonstration, benchmarks.
+    Usual,
+    /// That, and tests on other kernels.
+    Kernels,
 }
 
 /// Runs the task.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let purpose = if arguments.kernels {
+        Purpose::Kernels
+    } else {
+        Purpose::Usual
+    };
     if arguments.dry_run {
-        let missing = Missing::look()?;
+        let missing = Missing::look(purpose)?;
         if missing.is_nothing() {
             eprintln!("nothing is missing");
         } else {
@@ -31,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         return Ok(());
     }
-    if !ensure()? {
+    if !ensure_for(purpose)? {
         eprintln!("nothing is missing");
     }
     Ok(())
@@ -43,13 +60,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 ///
 /// Where a command fails, or on a system whose packages this does not know.
 pub(crate) fn ensure() -> Result<bool> {
+    ensure_for(Purpose::Usual)
+}
+
+/// As [`ensure`], for a purpose.
+///
+/// # Errors
+///
+/// As [`ensure`].
+pub(crate) fn ensure_for(purpose: Purpose) -> Result<bool> {
     let mut before = None;
     loop {
-        let missing = match Missing::look() {
+        let missing = match Missing::look(purpose) {
             // The lists of packages may be older than what is needed.
             Err(_) if before.is_none() && debian::is_here() => {
                 debian::update().perform()?;
-                Missing::look()?
+                Missing::look(purpose)?
             }
             looked => looked?,
         };
@@ -93,9 +119,12 @@ pub(crate) struct Missing {
 }
 
 impl Missing {
-    fn look() -> Result<Self> {
+    fn look(purpose: Purpose) -> Result<Self> {
         let mut missing = Self::default();
         programs::look(&mut missing);
+        if purpose == Purpose::Kernels {
+            programs::look_for_kernels(&mut missing);
+        }
         bpf::look(&mut missing)?;
         Ok(missing)
     }
