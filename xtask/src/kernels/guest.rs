@@ -22,7 +22,7 @@ use super::{
 
 /// How long a guest may take for all checks. It takes a tenth of this on a machine of two cores
 /// that has nothing else to do.
-const PATIENCE: Duration = Duration::from_secs(20 * 60);
+const PATIENCE: Duration = Duration::from_mins(20);
 
 /// How many lines of the console are shown where a guest ended early.
 const TAIL: usize = 60;

@@ -115,11 +115,11 @@ impl Apt {
         let folder = parent.join(suites.join("+"));
         make(&folder.join("lists/partial"))?;
         make(&folder.join("cache/archives/partial"))?;
-        let sources: String = suites
+        let sources: Vec<_> = suites
             .iter()
             .map(|suite| format!("deb [signed-by={KEYS} arch=amd64] {MIRROR} {suite} main\n"))
             .collect();
-        write(&folder.join("sources.list"), &sources)?;
+        write(&folder.join("sources.list"), &sources.concat())?;
         write(&folder.join("status"), "")?;
         let apt = Self { folder };
         eprintln!("$ apt-get update   # {} of {MIRROR}", suites.join(", "));
