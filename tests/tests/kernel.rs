@@ -17,6 +17,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use evenkeel_tests::{
     daemon::Daemon,
+    process::Process,
     run_dir::RunDir,
     server::{UdpEcho, Web},
     tools,
@@ -207,10 +208,14 @@ fn an_older_kernel_is_refused_before_anything_is_touched() {
         dir.path().join("evenkeel.sock").display()
     );
     let config = dir.write("evenkeel.toml", &config).unwrap();
+    let log = dir.path().join("evenkeel.log");
     let mut run = Command::new(tools::evenkeel().unwrap());
-    let refused = run.args(["run", "--config"]).arg(&config).output().unwrap();
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert_eq!(refused.status.code(), Some(2), "{said}");
+    run.args(["run", "--config"]).arg(&config);
+    let mut refused = Process::start_logged("evenkeel", &mut run, &log).unwrap();
+    // A controller that is not refused would run on.
+    let status = refused.wait(PATIENCE).unwrap();
+    let said = fs::read_to_string(&log).unwrap();
+    assert_eq!(status.code(), Some(2), "{said}");
     let expected = format!(
         "error: this machine runs Linux {}, and evenkeel needs 6.1 or later: missing are ",
         running.trim()

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use evenkeel_tests::{tools, wait};
 
 use self::{
@@ -78,7 +78,7 @@ pub(crate) fn run(wanted: &[String], filters: &[String]) -> Result<()> {
             eprintln!("\n== Linux {series}\nleft out: none of its checks is picked");
             continue;
         }
-        entries.push(one(series, &checks, &programs, &archive)?);
+        entries.push(one(series, &checks, &programs, &archive));
     }
     ensure!(
         !entries.is_empty(),
@@ -90,34 +90,32 @@ pub(crate) fn run(wanted: &[String], filters: &[String]) -> Result<()> {
 }
 
 /// Runs the checks on one kernel.
-fn one(
-    series: Series,
-    checks: &[&'static Check],
-    programs: &Programs,
-    archive: &Archive,
-) -> Result<Entry> {
+fn one(series: Series, checks: &[&'static Check], programs: &Programs, archive: &Archive) -> Entry {
     eprintln!("\n== Linux {series}");
     let start: Instant = wait::now();
     let kernel = match archive.kernel(&series) {
         Ok(kernel) => kernel,
         Err(error) => {
             eprintln!("not available: {error:#}");
-            return Ok(Entry {
+            return Entry {
                 series,
                 release: None,
                 outcome: Outcome::Unavailable(format!("{error:#}")),
                 took: start.elapsed(),
-            });
+            };
         }
     };
-    let run = guest::run(&series, &kernel, checks, programs)
-        .with_context(|| format!("cannot run Linux {series}"))?;
-    Ok(Entry {
+    // Others may still run; this one has failed.
+    let run = guest::run(&series, &kernel, checks, programs).unwrap_or_else(|error| {
+        eprintln!("cannot run Linux {series}: {error:#}");
+        Run::not_run(checks)
+    });
+    Entry {
         series,
         release: Some(kernel.release),
         outcome: Outcome::Ran(run),
         took: start.elapsed(),
-    })
+    }
 }
 
 /// What became of each kernel, a line for each.

@@ -55,6 +55,17 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// A run that never began.
+    pub(super) fn not_run(checks: &[&Check]) -> Self {
+        let checks = checks.iter().map(|check| Checked {
+            title: check.title(),
+            verdict: Verdict::NotRun,
+        });
+        Self {
+            checks: checks.collect(),
+        }
+    }
+
     /// Whether there were checks, and all passed.
     pub(super) fn passed(&self) -> bool {
         let mut verdicts = self.checks.iter().map(|check| check.verdict);
@@ -166,15 +177,9 @@ struct Report<'a> {
 
 impl<'a> Report<'a> {
     fn new(checks: &[&Check], release: &'a str) -> Self {
-        let checks = checks.iter().map(|check| Checked {
-            title: check.title(),
-            verdict: Verdict::NotRun,
-        });
         Self {
             release,
-            run: Run {
-                checks: checks.collect(),
-            },
+            run: Run::not_run(checks),
             complete: false,
         }
     }

@@ -176,12 +176,15 @@ impl Apt {
     }
 }
 
+/// How the names of a kernel's parts begin. Which modules are built in is told by the base.
+const PARTS: [&str; 3] = ["linux-base-", "linux-binary-", "linux-modules-"];
+
 /// The parts of a kernel among what its package depends on: newer ones consist of nothing else.
 fn parts(depends: &str) -> Vec<String> {
     depends
         .lines()
         .filter_map(|line| line.trim().strip_prefix("Depends: "))
-        .filter(|name| name.starts_with("linux-binary-") || name.starts_with("linux-modules-"))
+        .filter(|name| PARTS.iter().any(|part| name.starts_with(part)))
         .map(ToOwned::to_owned)
         .collect()
 }
@@ -332,12 +335,13 @@ mod tests {
 
     #[test]
     fn the_parts_of_a_split_kernel_are_found() {
-        let depends = "linux-image-7.3.4+deb13-amd64\n |Depends: dracut\n  Depends: \
+        let depends = "linux-image-7.3.4+deb13-amd64\n |Depends: dracut\n  Depends: linux-base\n  Depends: \
                        linux-base-7.3.4+deb13-amd64\n  Depends: linux-binary-7.3.4+deb13-amd64\n  \
                        Depends: linux-modules-7.3.4+deb13-amd64\n";
         assert_eq!(
             parts(depends),
             [
+                "linux-base-7.3.4+deb13-amd64",
                 "linux-binary-7.3.4+deb13-amd64",
                 "linux-modules-7.3.4+deb13-amd64"
             ]
