@@ -22,8 +22,12 @@ use lb_common::{
 };
 
 /// The one pointer that a publication swaps.
+///
+/// The value is an array of one and not the structure itself: up to Linux 6.1 the kernel refuses
+/// to put a map that was made without type information in the place of one whose value is known
+/// to be a structure.
 #[btf_map]
-static TABLES: ArrayOfMaps<Array<layout::Tables, 1>, 1> = ArrayOfMaps::new();
+static TABLES: ArrayOfMaps<Array<[layout::Tables; 1], 1>, 1> = ArrayOfMaps::new();
 
 /// The large rings, by the numbers that the tables name them by.
 #[btf_map]
@@ -94,7 +98,7 @@ pub(crate) struct Kernel<'a>(pub(crate) &'a XdpContext);
 impl Tables for Kernel<'_> {
     #[inline(always)]
     fn current(&self) -> Option<&layout::Tables> {
-        TABLES.get_value(0, &0)
+        TABLES.get_value(0, &0).map(|[tables]| tables)
     }
 
     #[inline(always)]

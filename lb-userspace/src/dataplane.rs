@@ -2,6 +2,7 @@
 
 pub mod kernel;
 pub(crate) mod pins;
+pub mod requirements;
 mod syscall;
 
 use lb_common::layout::{EndpointCounters, ExitCounters};

@@ -66,7 +66,11 @@ impl Process {
     }
 
     /// As [`Process::start_logged`], for the error output alone.
-    pub(crate) fn start_with_stderr(
+    ///
+    /// # Errors
+    ///
+    /// Where the log cannot be opened or the program cannot be started.
+    pub fn start_with_stderr(
         name: impl Into<String>,
         command: &mut Command,
         log: &Path,
@@ -77,7 +81,7 @@ impl Process {
     }
 
     /// The program's standard output, where it was piped and has not been taken.
-    pub(crate) fn take_stdout(&mut self) -> Option<std::process::ChildStdout> {
+    pub fn take_stdout(&mut self) -> Option<std::process::ChildStdout> {
         self.child.stdout.take()
     }
 

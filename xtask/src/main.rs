@@ -10,6 +10,7 @@
 mod bench;
 mod build;
 mod demo;
+mod kernels;
 mod setup;
 mod steps;
 mod test;

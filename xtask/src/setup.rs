@@ -9,7 +9,7 @@ use anyhow::{Result, bail, ensure};
 
 use crate::steps::Step;
 
-/// Installs what building, tests, demonstration and benchmarks take and the machine lacks
+/// Installs what building, tests and demonstration take and the machine lacks
 ///
 /// On Debian and its kin it runs the commands, with sudo for apt alone; elsewhere it prints them.
 /// Nothing is installed twice, and nothing of yours is changed: what is not a Debian package goes
@@ -19,12 +19,31 @@ pub(crate) struct Arguments {
     /// Print the commands and run none
     #[arg(long, visible_alias = "print")]
     dry_run: bool,
+    /// Also what `cargo xtask test --kernels` takes: an emulator, and tools to feed it
+    #[arg(long)]
+    kernels: bool,
+    /// Also what `cargo xtask bench e2e` takes: the programs that it compares with
+    #[arg(long)]
+    peers: bool,
+}
+
+/// What the machine is set up for, beside building, tests, demonstration and the packet benchmark.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Purpose {
+    /// Tests on other kernels.
+    pub(crate) kernels: bool,
+    /// The comparison with other load balancers.
+    pub(crate) peers: bool,
 }
 
 /// Runs the task.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let purpose = Purpose {
+        kernels: arguments.kernels,
+        peers: arguments.peers,
+    };
     if arguments.dry_run {
-        let missing = Missing::look(Scope::Everything)?;
+        let missing = Missing::look(purpose)?;
         if missing.is_nothing() {
             eprintln!("nothing is missing");
         } else {
@@ -32,48 +51,34 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         return Ok(());
     }
-    if !install(Scope::Everything)? {
+    if !ensure_for(purpose)? {
         eprintln!("nothing is missing");
     }
     Ok(())
 }
 
-/// What to look for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Scope {
-    /// What everything takes but the comparison with others.
-    Own,
-    /// That, and the programs of the comparison.
-    Everything,
-}
-
-/// Installs what is missing for building, tests and demonstration.
+/// Installs what is missing; answers whether anything was.
 ///
 /// # Errors
 ///
 /// Where a command fails, or on a system whose packages this does not know.
-pub(crate) fn ensure() -> Result<()> {
-    install(Scope::Own).map(drop)
+pub(crate) fn ensure() -> Result<bool> {
+    ensure_for(Purpose::default())
 }
 
-/// The same with the programs that Evenkeel is compared with.
+/// As [`ensure`], for a purpose.
 ///
 /// # Errors
 ///
 /// As [`ensure`].
-pub(crate) fn ensure_with_peers() -> Result<()> {
-    install(Scope::Everything).map(drop)
-}
-
-/// Installs what is missing; answers whether anything was.
-fn install(scope: Scope) -> Result<bool> {
+pub(crate) fn ensure_for(purpose: Purpose) -> Result<bool> {
     let mut before = None;
     loop {
-        let missing = match Missing::look(scope) {
+        let missing = match Missing::look(purpose) {
             // The lists of packages may be older than what is needed.
             Err(_) if before.is_none() && debian::is_here() => {
                 debian::update().perform()?;
-                Missing::look(scope)?
+                Missing::look(purpose)?
             }
             looked => looked?,
         };
@@ -117,10 +122,13 @@ pub(crate) struct Missing {
 }
 
 impl Missing {
-    fn look(scope: Scope) -> Result<Self> {
+    fn look(purpose: Purpose) -> Result<Self> {
         let mut missing = Self::default();
         programs::look(&mut missing);
-        if scope == Scope::Everything {
+        if purpose.kernels {
+            programs::look_for_kernels(&mut missing);
+        }
+        if purpose.peers {
             peers::look(&mut missing);
         }
         bpf::look(&mut missing)?;

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::{
     build::{self, Profile},
-    setup,
+    kernels, setup,
     steps::{cargo, run_as_root, run_cargo},
 };
 
@@ -14,6 +14,13 @@ pub(crate) struct Arguments {
     /// Leave out the tests that need root
     #[arg(long)]
     no_root: bool,
+    /// Run what matters to a kernel on others instead, under emulation (x86-64, Debian's packages;
+    /// no root): `--kernels=6.1,6.12`, or all that can be had
+    ///
+    /// Options are then parts of names: `--kernels 6.1 -- restart`.
+    #[arg(long, num_args = 0.., value_delimiter = ',', value_name = "VERSION")]
+    #[arg(conflicts_with = "no_root")]
+    kernels: Option<Vec<String>>,
     /// Passed to the test programs: a part of the names to run, or options such as `--nocapture`
     #[arg(last = true)]
     options: Vec<String>,
@@ -21,6 +28,9 @@ pub(crate) struct Arguments {
 
 /// Runs the task.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(wanted) = &arguments.kernels {
+        return kernels::run(wanted, &arguments.options);
+    }
     setup::ensure()?;
     let mut own = cargo();
     own.args(["test", "--workspace", "--exclude", "evenkeel-tests", "--"]);

@@ -33,6 +33,7 @@ use crate::{
     dataplane::{
         DataPlane, OBJECT,
         pins::{Pins, PinsError},
+        requirements::{self, TooOld},
         syscall,
     },
     model::{DataPlaneConfig, XdpMode},
@@ -41,6 +42,9 @@ use crate::{
 /// Why the kernel's side failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The running kernel lacks what the data plane needs.
+    #[error(transparent)]
+    TooOld(#[from] TooOld),
     /// The folder of pins cannot be had.
     #[error(transparent)]
     Pins(#[from] PinsError),
@@ -233,11 +237,12 @@ impl Kernel {
     /// Loads the program onto the pinned maps, making those that are missing. Nothing is
     /// attached yet, and nothing that forwards is changed.
     ///
-    /// Kernel 5.14 or later, for batches on maps of maps.
+    /// Needs the kernel that [`requirements`] names, and asks for it before anything is touched.
     ///
     /// # Errors
-    /// Where the folder of pins cannot be had, the kernel refuses, or pins are of another layout.
+    /// Where the kernel is too old, the folder of pins cannot be had, the kernel refuses, or pins are of another layout.
     pub fn open(config: &DataPlaneConfig) -> Result<Self, Error> {
+        requirements::check()?;
         let pins = Pins::open(&config.pins)?;
         let mut loader = EbpfLoader::new();
         for shape in &MAPS {

@@ -28,6 +28,37 @@ const PROGRAMS: [(&str, &str, &str); 9] = [
     ("dpkg-deb", "dpkg", "unpacking a private nginx"),
 ];
 
+/// The same for the tests on other kernels.
+const FOR_KERNELS: [(&str, &str, &str); 6] = [
+    (
+        "qemu-system-x86_64",
+        "qemu-system-x86",
+        "emulation of machines with other kernels",
+    ),
+    ("busybox", "busybox-static", "the first programs of a guest"),
+    ("cpio", "cpio", "a guest's first file system"),
+    ("modprobe", "kmod", "the order of a kernel's modules"),
+    ("xz", "xz-utils", "modules that are compressed"),
+    ("tar", "tar", "unpacking kernels"),
+];
+
+/// Notes the programs that are not there and that tests on other kernels take.
+pub(super) fn look_for_kernels(missing: &mut Missing) {
+    for (program, package, why) in FOR_KERNELS {
+        if tools::find(program).is_none() {
+            missing.needs(package, why);
+        }
+    }
+    // Kin of Debian do not have them.
+    let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    if fs::metadata(keys).is_err() {
+        missing.needs(
+            "debian-archive-keyring",
+            "the keys that the kernels' packages are signed with",
+        );
+    }
+}
+
 /// Notes the programs that are not there.
 pub(super) fn look(missing: &mut Missing) {
     for (program, package, why) in PROGRAMS {
