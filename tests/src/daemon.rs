@@ -137,6 +137,17 @@ impl<'bed> Daemon<'bed> {
         self.await_ready()
     }
 
+    /// Writes another configuration and starts the controller again with it, as
+    /// [`Daemon::restart`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Daemon::start`].
+    pub fn reconfigure(&mut self, config: &str) -> Result<()> {
+        self.bed.dir().write("evenkeel.toml", config)?;
+        self.restart()
+    }
+
     /// Runs `evenkeel unload` in the balancer's network.
     ///
     /// # Errors

@@ -68,6 +68,20 @@ pub struct Spec {
     pub queues: u32,
     /// What the switch's end of that pair is made ready for.
     pub balancer: Forwards,
+    /// By whom the backends' answers go to the client.
+    pub answers: Answers,
+    /// Addresses that the balancer has beside its own, for `snat` to send from: numbers in the
+    /// servers' network, in both families.
+    pub pool: Vec<u8>,
+}
+
+/// By whom the backends' answers go to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// By the router, past the balancer.
+    ByRouter,
+    /// By the balancer, as mode `nat` needs it.
+    ByBalancer,
 }
 
 /// How a balancer forwards.
@@ -88,6 +102,8 @@ impl Default for Spec {
             mtu: 1500,
             queues: 2,
             balancer: Forwards::ByXdp,
+            answers: Answers::ByRouter,
+            pool: Vec::new(),
         }
     }
 }
@@ -122,6 +138,7 @@ pub struct Topology {
     pub balancer: Namespace,
     /// What the backends hold on loopback.
     pub vips: Vec<IpAddr>,
+    pool: Vec<u8>,
     dir: RunDir,
 }
 
@@ -165,6 +182,11 @@ impl Topology {
         )?;
         set_up_router(&router)?;
         address(&balancer, BALANCER_INTERFACE, SERVERS, 2, Some(1))?;
+        for &number in &spec.pool {
+            address(&balancer, BALANCER_INTERFACE, SERVERS, number, None)?;
+        }
+        // Where answers come by way of the balancer, it asks the kernel for the way back.
+        balancer.set(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
         let backends = (1..=spec.backends)
             .map(|number| backend(bed, number, &switch, spec))
             .collect::<Result<_>>()?;
@@ -180,6 +202,7 @@ impl Topology {
             switch,
             balancer,
             vips: spec.vips.clone(),
+            pool: spec.pool.clone(),
             dir,
         };
         bed.await_lines()?;
@@ -237,24 +260,94 @@ impl Topology {
     /// A service of all backends on port 80, in the address family of its VIP, with equal weights
     /// and an HTTP check: every 200 ms, 150 ms at most, two passes up, two failures down.
     pub fn web_service(&self, name: &str, vip: IpAddr) -> String {
+        let service = Service::web(name, vip);
+        self.service(&service)
+    }
+
+    /// The sections of a service.
+    pub fn service(&self, service: &Service<'_>) -> String {
+        let Service {
+            name,
+            vip,
+            port,
+            options,
+            health,
+            backends,
+            family,
+        } = service;
         let mut toml = format!(
-            "\n[[services]]\nname = \"{name}\"\nvip = \"{vip}\"\nport = 80\n\n\
-             [services.health]\ntype = \"http\"\ninterval = \"200ms\"\ntimeout = \"150ms\"\n\
-             rise = 2\nfall = 2\npath = \"/healthz\"\n"
+            "\n[[services]]\nname = \"{name}\"\nvip = \"{vip}\"\nport = {port}\n{options}\n"
         );
-        for backend in &self.backends {
-            let address = match vip {
+        if !health.is_empty() {
+            write!(toml, "[services.health]\n{health}\n").expect("it is a string");
+        }
+        for (number, backend) in self.backends.iter().enumerate() {
+            let of = backends.iter().find(|(of, _)| *of == number);
+            let options = match (backends.is_empty(), of) {
+                (true, _) => "",
+                (false, Some((_, options))) => options,
+                (false, None) => continue,
+            };
+            let address = match family.unwrap_or(*vip) {
                 IpAddr::V4(_) => IpAddr::V4(backend.ipv4),
                 IpAddr::V6(_) => IpAddr::V6(backend.ipv6),
             };
             let name = &backend.name;
             write!(
                 toml,
-                "\n[[services.backends]]\nname = \"{name}\"\naddress = \"{address}\"\n"
+                "\n[[services.backends]]\nname = \"{name}\"\naddress = \"{address}\"\n{options}\n"
             )
-            .expect("writing to a string cannot fail");
+            .expect("it is a string");
         }
         toml
+    }
+
+    /// The pool's addresses, as a list in a configuration.
+    pub fn pool(&self) -> String {
+        let addresses = self.pool.iter().flat_map(|&number| {
+            [
+                format!("\"{}\"", SERVERS.ipv4(number)),
+                format!("\"{}\"", SERVERS.ipv6(number)),
+            ]
+        });
+        let addresses: Vec<String> = addresses.collect();
+        format!("[{}]", addresses.join(", "))
+    }
+}
+
+/// A service of a configuration, in TOML where it is not a number.
+#[derive(Clone, Debug)]
+pub struct Service<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its VIP.
+    pub vip: IpAddr,
+    /// Its port, or `"any"` with the quotes.
+    pub port: &'a str,
+    /// Other keys, a line each.
+    pub options: String,
+    /// The keys of its check; none for no check.
+    pub health: &'a str,
+    /// Which backends, counted from zero, each with other keys; all of them where there is none.
+    pub backends: Vec<(usize, String)>,
+    /// An address of the family of its backends, where that is not the VIP's.
+    pub family: Option<IpAddr>,
+}
+
+impl<'a> Service<'a> {
+    /// HTTP on port 80 with a check every 200 ms, 150 ms at most, two passes up, two failures
+    /// down.
+    pub fn web(name: &'a str, vip: IpAddr) -> Self {
+        Self {
+            name,
+            vip,
+            port: "80",
+            options: String::new(),
+            health: "type = \"http\"\ninterval = \"200ms\"\ntimeout = \"150ms\"\nrise = 2\n\
+                     fall = 2\npath = \"/healthz\"",
+            backends: Vec::new(),
+            family: None,
+        }
     }
 }
 
@@ -369,7 +462,11 @@ fn backend(bed: u32, number: u8, switch: &Namespace, spec: &Spec) -> Result<Host
     ])?;
     plug(&namespace, HOST_INTERFACE, switch, &name, spec, 1)?;
     let last = 10 + number;
-    address(&namespace, HOST_INTERFACE, SERVERS, last, Some(1))?;
+    let router = match spec.answers {
+        Answers::ByRouter => 1,
+        Answers::ByBalancer => 2,
+    };
+    address(&namespace, HOST_INTERFACE, SERVERS, last, Some(router))?;
     let mut vips = String::new();
     for vip in &spec.vips {
         let form = if vip.is_ipv4() { "/32" } else { "/128 nodad" };

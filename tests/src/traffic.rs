@@ -35,8 +35,10 @@ pub struct Load {
     pub port: u16,
     /// New connections a second, one request each. One client manages about a thousand.
     pub rate: u32,
-    /// Long-lived connections, with a request every 200 ms each.
+    /// Long-lived connections.
     pub kept: u32,
+    /// How often each of these sends a request.
+    pub kept_every: Duration,
     /// When to end at the latest.
     pub duration: Duration,
     /// After how many new connections to end at the latest.
@@ -56,6 +58,7 @@ impl Load {
             port: 80,
             rate: 100,
             kept: 0,
+            kept_every: Duration::from_millis(200),
             duration,
             limit: None,
             timeout,
@@ -182,6 +185,7 @@ impl<'bed> Traffic<'bed> {
             ("--port", f64::from(load.port)),
             ("--rate", f64::from(load.rate)),
             ("--kept", f64::from(load.kept)),
+            ("--kept-interval", load.kept_every.as_secs_f64()),
             ("--duration", load.duration.as_secs_f64()),
             ("--timeout", load.timeout.as_secs_f64()),
         ] {

@@ -8,10 +8,8 @@ use super::{Missing, debian};
 use crate::steps::Step;
 
 /// Program, Debian package, purpose.
-const PROGRAMS: [(&str, &str, &str); 2] = [
-    ("nft", "nftables", "a peer in the end-to-end benchmark"),
-    ("iperf3", "iperf3", "bulk data in the end-to-end benchmark"),
-];
+const PROGRAMS: [(&str, &str, &str); 1] =
+    [("nft", "nftables", "a peer in the end-to-end benchmark")];
 
 /// Notes the programs that are not there.
 pub(super) fn look(missing: &mut Missing) {

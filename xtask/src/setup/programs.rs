@@ -8,7 +8,7 @@ use super::{Missing, debian};
 use crate::steps::Step;
 
 /// Program, Debian package, purpose.
-const PROGRAMS: [(&str, &str, &str); 9] = [
+const PROGRAMS: [(&str, &str, &str); 10] = [
     ("ip", "iproute2", "network namespaces and veth pairs"),
     ("ethtool", "ethtool", "checksum offload of veth pairs"),
     (
@@ -19,6 +19,7 @@ const PROGRAMS: [(&str, &str, &str); 9] = [
     ("curl", "curl", "single requests"),
     ("python3", "python3", "the traffic client"),
     ("wrk", "wrk", "floods of requests"),
+    ("iperf3", "iperf3", "bulk data"),
     (
         "ping",
         "iputils-ping",
