@@ -9,7 +9,12 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::{process::Process, tools, topology::Topology, wait};
+use crate::{
+    process::Process,
+    tools,
+    topology::{Seat, Topology},
+    wait,
+};
 
 /// How long a controller may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -20,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Daemon<'bed> {
     bed: &'bed Topology,
+    seat: Seat<'bed>,
     binary: PathBuf,
     config: PathBuf,
     process: Process,
@@ -33,7 +39,16 @@ impl<'bed> Daemon<'bed> {
     /// Where the binary is not built, or the controller ends or does not get ready; contains the
     /// end of its log.
     pub fn start(bed: &'bed Topology, config: &str) -> Result<Self> {
-        let mut daemon = Self::start_unready(bed, &tools::evenkeel()?, config)?;
+        Self::start_at(bed, bed.seat(), config)
+    }
+
+    /// The same on either balancer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Daemon::start`].
+    pub fn start_at(bed: &'bed Topology, seat: Seat<'bed>, config: &str) -> Result<Self> {
+        let mut daemon = Self::launch_at(bed, seat, &tools::evenkeel()?, config)?;
         daemon.await_ready()?;
         Ok(daemon)
     }
@@ -45,10 +60,20 @@ impl<'bed> Daemon<'bed> {
     ///
     /// Where the binary cannot be started.
     pub fn start_unready(bed: &'bed Topology, binary: &Path, config: &str) -> Result<Self> {
-        let config = bed.dir().write("evenkeel.toml", config)?;
-        let process = launch(bed, binary, &config)?;
+        Self::launch_at(bed, bed.seat(), binary, config)
+    }
+
+    fn launch_at(
+        bed: &'bed Topology,
+        seat: Seat<'bed>,
+        binary: &Path,
+        config: &str,
+    ) -> Result<Self> {
+        let config = bed.dir().write(&seat.config(), config)?;
+        let process = launch(seat, binary, &config)?;
         Ok(Self {
             bed,
+            seat,
             binary: binary.to_owned(),
             config,
             process,
@@ -82,7 +107,7 @@ impl<'bed> Daemon<'bed> {
         let mut status = Command::new(&self.binary);
         status
             .args(["status", "--json", "--socket"])
-            .arg(self.bed.socket());
+            .arg(self.seat.socket());
         let json = tools::output(&mut status)?;
         serde_json::from_str(&json).context("`evenkeel status --json` printed no JSON")
     }
@@ -99,7 +124,7 @@ impl<'bed> Daemon<'bed> {
 
     /// The controller's log, over all of its lives.
     pub fn log(&self) -> PathBuf {
-        self.bed.dir().path().join("evenkeel.log")
+        self.seat.log()
     }
 
     /// Checks that the controller still runs.
@@ -133,7 +158,7 @@ impl<'bed> Daemon<'bed> {
     /// As [`Daemon::start`].
     pub fn restart(&mut self) -> Result<()> {
         self.process.kill();
-        self.process = launch(self.bed, &self.binary, &self.config)?;
+        self.process = launch(self.seat, &self.binary, &self.config)?;
         self.await_ready()
     }
 
@@ -144,7 +169,7 @@ impl<'bed> Daemon<'bed> {
     ///
     /// As [`Daemon::start`].
     pub fn reconfigure(&mut self, config: &str) -> Result<()> {
-        self.bed.dir().write("evenkeel.toml", config)?;
+        self.bed.dir().write(&self.seat.config(), config)?;
         self.restart()
     }
 
@@ -154,13 +179,13 @@ impl<'bed> Daemon<'bed> {
     ///
     /// Where it fails; contains what it complained about.
     pub fn unload(&self) -> Result<String> {
-        let mut unload = self.bed.balancer.command_at(&self.binary);
+        let mut unload = self.seat.namespace.command_at(&self.binary);
         tools::output(unload.args(["unload", "--config"]).arg(&self.config))
     }
 }
 
-fn launch(bed: &Topology, binary: &Path, config: &Path) -> Result<Process> {
-    let mut run = bed.balancer.command_at(binary);
+fn launch(seat: Seat<'_>, binary: &Path, config: &Path) -> Result<Process> {
+    let mut run = seat.namespace.command_at(binary);
     run.args(["run", "--config"]).arg(config);
-    Process::start_logged("evenkeel", &mut run, &bed.dir().path().join("evenkeel.log"))
+    Process::start_logged("evenkeel", &mut run, &seat.log())
 }

@@ -32,7 +32,14 @@ impl<'bed> Decap<'bed> {
         let mut decap: Command = host.namespace.command_at(&tools::evenkeel()?);
         decap.args(["decap", "--interface", HOST_INTERFACE, "--pins"]);
         decap.arg(pins);
-        decap.args(["--allow", "10.10.0.2/32", "--allow", "fd00:10::2/128"]);
+        for balancer in [
+            "10.10.0.2/32",
+            "fd00:10::2/128",
+            "10.10.0.5/32",
+            "fd00:10::5/128",
+        ] {
+            decap.args(["--allow", balancer]);
+        }
         let log = bed.dir().path().join(format!("{}-decap.log", host.name));
         let name = format!("evenkeel decap on {}", host.name);
         let mut process = Process::start_logged(&name, &mut decap, &log)?;

@@ -73,6 +73,8 @@ pub struct Spec {
     /// Addresses that the balancer has beside its own, for `snat` to send from: numbers in the
     /// servers' network, in both families.
     pub pool: Vec<u8>,
+    /// Whether there is a second balancer, 10.10.0.5, to which the router sends nothing yet.
+    pub standby: bool,
 }
 
 /// By whom the backends' answers go to the client.
@@ -104,7 +106,50 @@ impl Default for Spec {
             balancer: Forwards::ByXdp,
             answers: Answers::ByRouter,
             pool: Vec::new(),
+            standby: false,
         }
+    }
+}
+
+/// Where a controller runs, and what its files are called.
+#[derive(Clone, Copy, Debug)]
+pub struct Seat<'bed> {
+    /// The balancer.
+    pub namespace: &'bed Namespace,
+    name: &'static str,
+    bed: &'bed Topology,
+}
+
+impl Seat<'_> {
+    /// Where the controller pins what it loads.
+    pub fn pins(&self) -> PathBuf {
+        self.bed.dir.bpf().join(self.name)
+    }
+
+    /// Where the controller answers.
+    pub fn socket(&self) -> PathBuf {
+        self.bed.dir.path().join(format!("{}.sock", self.name))
+    }
+
+    /// The controller's configuration, in the bed's folder.
+    pub fn config(&self) -> String {
+        format!("{}.toml", self.name)
+    }
+
+    /// The controller's log, over all of its lives.
+    pub fn log(&self) -> PathBuf {
+        self.bed.dir.path().join(format!("{}.log", self.name))
+    }
+
+    /// The sections of a configuration that say where the data plane and the controller are;
+    /// services go below.
+    pub fn config_head(&self) -> String {
+        format!(
+            "[data_plane]\ninterfaces = [\"{BALANCER_INTERFACE}\"]\nxdp_mode = \"native\"\n\
+             pins = \"{}\"\n\n[admin]\nsocket = \"{}\"\n",
+            self.pins().display(),
+            self.socket().display()
+        )
     }
 }
 
@@ -125,7 +170,7 @@ pub struct Host {
 #[derive(Debug)]
 pub struct Topology {
     // Detached first: the switch's end of the balancer's veth pair.
-    _pass: Option<XdpPass>,
+    _passes: Vec<XdpPass>,
     /// The backends, in the order of their numbers.
     pub backends: Vec<Host>,
     /// The client.
@@ -138,6 +183,8 @@ pub struct Topology {
     pub balancer: Namespace,
     /// What the backends hold on loopback.
     pub vips: Vec<IpAddr>,
+    /// The second balancer, where there is one.
+    pub standby: Option<Namespace>,
     pool: Vec<u8>,
     dir: RunDir,
 }
@@ -190,12 +237,20 @@ impl Topology {
         let backends = (1..=spec.backends)
             .map(|number| backend(bed, number, &switch, spec))
             .collect::<Result<_>>()?;
-        let pass = match spec.balancer {
-            Forwards::ByXdp => Some(prepare_for_xdp(&switch)?),
-            Forwards::ByStack => None,
-        };
+        let standby = spec
+            .standby
+            .then(|| second_balancer(bed, &switch, spec))
+            .transpose()?;
+        let mut passes = Vec::new();
+        if spec.balancer == Forwards::ByXdp {
+            passes.push(prepare_for_xdp(&switch, "balancer")?);
+            if standby.is_some() {
+                passes.push(prepare_for_xdp(&switch, "standby")?);
+            }
+        }
         let bed = Self {
-            _pass: pass,
+            _passes: passes,
+            standby,
             backends,
             client,
             router,
@@ -213,7 +268,7 @@ impl Topology {
     fn await_lines(&self) -> Result<()> {
         let backends = self.backends.iter().map(|host| &host.namespace);
         let others = [&self.client, &self.router, &self.switch, &self.balancer];
-        for namespace in backends.chain(others) {
+        for namespace in backends.chain(others).chain(&self.standby) {
             wait::until("every line to be up", PATIENCE, || {
                 let links = namespace.run("ip", &["-brief", "link", "show", "type", "veth"])?;
                 let down = links
@@ -236,25 +291,51 @@ impl Topology {
         &self.dir
     }
 
+    /// The balancer's seat for a controller.
+    pub fn seat(&self) -> Seat<'_> {
+        Seat {
+            namespace: &self.balancer,
+            name: "evenkeel",
+            bed: self,
+        }
+    }
+
+    /// The second balancer's.
+    ///
+    /// # Panics
+    ///
+    /// Where there is none.
+    pub fn standby_seat(&self) -> Seat<'_> {
+        Seat {
+            namespace: self.standby.as_ref().expect("a second balancer"),
+            name: "standby",
+            bed: self,
+        }
+    }
+
+    /// Makes the router send what is for the VIPs to the second balancer.
+    ///
+    /// # Errors
+    ///
+    /// Where the router refuses.
+    pub fn fail_over(&self) -> Result<()> {
+        self.router.ip(&vip_routes("replace", STANDBY))
+    }
+
     /// Where a controller of this bed pins what it loads.
     pub fn pins(&self) -> PathBuf {
-        self.dir.bpf().join("evenkeel")
+        self.seat().pins()
     }
 
     /// Where a controller of this bed answers.
     pub fn socket(&self) -> PathBuf {
-        self.dir.path().join("evenkeel.sock")
+        self.seat().socket()
     }
 
     /// The sections of a configuration that say where the data plane and the controller are;
     /// services go below.
     pub fn config_head(&self) -> String {
-        format!(
-            "[data_plane]\ninterfaces = [\"{BALANCER_INTERFACE}\"]\nxdp_mode = \"native\"\n\
-             pins = \"{}\"\n\n[admin]\nsocket = \"{}\"\n",
-            self.pins().display(),
-            self.socket().display()
-        )
+        self.seat().config_head()
     }
 
     /// A service of all backends on port 80, in the address family of its VIP, with equal weights
@@ -444,11 +525,16 @@ fn connect_client(client: &Namespace, router: &Namespace, spec: &Spec) -> Result
 fn set_up_router(router: &Namespace) -> Result<()> {
     address(router, "sw0", SERVERS, 1, None)?;
     router.set(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
-    router.ip(&format!(
-        "route add 198.51.100.0/24 via {}\nroute add 2001:db8:100::/64 via {}",
-        SERVERS.ipv4(2),
-        SERVERS.ipv6(2)
-    ))
+    router.ip(&vip_routes("add", 2))
+}
+
+/// The routes of the VIPs by the balancer of a number.
+fn vip_routes(verb: &str, balancer: u8) -> String {
+    format!(
+        "route {verb} 198.51.100.0/24 via {}\nroute {verb} 2001:db8:100::/64 via {}",
+        SERVERS.ipv4(balancer),
+        SERVERS.ipv6(balancer)
+    )
 }
 
 fn backend(bed: u32, number: u8, switch: &Namespace, spec: &Spec) -> Result<Host> {
@@ -483,8 +569,25 @@ fn backend(bed: u32, number: u8, switch: &Namespace, spec: &Spec) -> Result<Host
 }
 
 /// Makes `XDP_TX` out of the balancer's interface arrive, and arrive whole.
-fn prepare_for_xdp(switch: &Namespace) -> Result<XdpPass> {
+fn prepare_for_xdp(switch: &Namespace, port: &str) -> Result<XdpPass> {
     // The switch must not leave checksums to a NIC: what XDP sends back would go without one.
-    switch.run("ethtool", &["-K", "balancer", "tx", "off"])?;
-    XdpPass::attach(switch, "balancer")
+    switch.run("ethtool", &["-K", port, "tx", "off"])?;
+    XdpPass::attach(switch, port)
 }
+
+fn second_balancer(bed: u32, switch: &Namespace, spec: &Spec) -> Result<Namespace> {
+    let standby = host(bed, "standby")?;
+    plug(
+        &standby,
+        BALANCER_INTERFACE,
+        switch,
+        "standby",
+        spec,
+        spec.queues,
+    )?;
+    address(&standby, BALANCER_INTERFACE, SERVERS, STANDBY, Some(1))?;
+    Ok(standby)
+}
+
+/// The second balancer's number in the servers' network.
+const STANDBY: u8 = 5;

@@ -52,8 +52,15 @@ impl Way {
 
     /// A network as this way needs it.
     pub(crate) fn bed(self, backends: u8) -> Bed {
-        let topology = Topology::build(&Spec {
+        self.bed_with(&Spec {
             backends,
+            ..Spec::default()
+        })
+    }
+
+    /// The same as another one in everything else.
+    pub(crate) fn bed_with(self, spec: &Spec) -> Bed {
+        let topology = Topology::build(&Spec {
             answers: if self == Self::Nat {
                 Answers::ByBalancer
             } else {
@@ -64,7 +71,7 @@ impl Way {
             } else {
                 Vec::new()
             },
-            ..Spec::default()
+            ..spec.clone()
         });
         Bed {
             way: self,
