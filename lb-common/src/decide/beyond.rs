@@ -15,6 +15,7 @@ use crate::{
     packet::Packet,
     tables::World,
     verdict::{Reason, Verdict},
+    wire::udp,
 };
 
 pub(in crate::decide) use self::translate::Rewrite;
@@ -135,12 +136,17 @@ pub fn send<P: Packet, W: World>(
     if job.end as usize > bytes {
         return Some(pass(world, row(of), Reason::Truncated));
     }
+    // A packet that ends within its own headers would come out of a tunnel as another one.
+    if (job.end as usize) < usize::from(job.transport) + udp::HEADER {
+        return Some(drop(world, row(of), Reason::Malformed));
+    }
     let (to, far) = endpoint(tables, job.endpoint);
     let transport = usize::from(job.transport) & OFFSET;
     let sent = Sent::new(packet, transport, job.tcp_flags, job.hash);
     let way = match to.mode {
         mode::DSR => Ok(()),
         mode::IPIP | mode::GUE => tunnel::wrap(packet, tables, job, to, far),
+        mode::NAT | mode::SNAT if tunnel::size(job) > usize::from(to.mtu) => Err(Reason::TooBig),
         mode::NAT | mode::SNAT => {
             translate::translate(packet, job, &Rewrite::to_endpoint(job, to, far))
         }

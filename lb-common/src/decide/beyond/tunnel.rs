@@ -32,6 +32,12 @@ pub(in crate::decide) const fn overhead(to: &Endpoint) -> usize {
     }
 }
 
+/// The IP packet's length, by its own word.
+#[inline(always)]
+pub(in crate::decide) fn size(job: &Job) -> usize {
+    (job.end as usize).wrapping_sub(job.network.into()) & 0xffff
+}
+
 /// Puts a packet into another one to its endpoint. The MAC addresses are left to be written.
 ///
 /// # Errors
@@ -45,7 +51,7 @@ pub(in crate::decide) fn wrap<P: Packet>(
     far: &Far,
 ) -> Result<(), Reason> {
     let network = usize::from(job.network) & 0x3f;
-    let inner_length = (job.end as usize).wrapping_sub(network) & 0xffff;
+    let inner_length = size(job);
     let grown = overhead(to);
     if inner_length + grown > usize::from(to.mtu) {
         return Err(Reason::TooBig);
