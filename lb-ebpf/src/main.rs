@@ -7,6 +7,7 @@
     reason = "the signature of entry points is aya's"
 )]
 
+mod bare;
 mod bench;
 mod frame;
 mod maps;
