@@ -12,6 +12,7 @@
 
 pub mod clock;
 pub mod daemon;
+pub mod end_to_end;
 pub mod netns;
 pub mod process;
 pub mod run_dir;
