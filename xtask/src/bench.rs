@@ -1,15 +1,23 @@
 //! `cargo xtask bench`.
 
-use anyhow::Result;
+use std::{env, ffi::OsString};
+
+use anyhow::{Context, Result};
+use evenkeel_tests::end_to_end::options::Options;
 
 use crate::{
+    build::{self, Profile},
     setup,
     steps::{cargo, run_as_root, run_cargo},
 };
 
-/// Measures the cost of a packet in the kernel (as root, by sudo where needed)
+/// Measures the cost of a packet in the kernel, or a whole service from end to end (as root, by
+/// sudo where needed)
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// Print a JSON list of the cases instead of a table
     #[arg(long)]
     json: bool,
@@ -18,24 +26,51 @@ pub(crate) struct Arguments {
     quick: bool,
 }
 
+#[derive(clap::Subcommand)]
+enum Other {
+    /// Measures Evenkeel in each mode beside nftables, `HAProxy` and others, from end to end
+    ///
+    /// Real clients and servers in network namespaces, a new network for each turn. A turn takes
+    /// about 5 s and five times --seconds: with the defaults, a round of six takes three minutes.
+    /// Nothing else should run on the machine meanwhile. docs/benchmarks/README.md tells how it is
+    /// measured and what the JSON holds.
+    E2e(Options),
+}
+
 /// Runs the task.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    match &arguments.other {
+        None => packets(arguments),
+        Some(Other::E2e(options)) => end_to_end(options),
+    }
+}
+
+fn packets(arguments: &Arguments) -> Result<()> {
     setup::ensure()?;
+    let asked = [("--json", arguments.json), ("--quick", arguments.quick)];
+    let words = asked.into_iter().filter(|(_, asked)| *asked);
+    bench("forward", words.map(|(word, _)| word.into()))
+}
+
+fn end_to_end(options: &Options) -> Result<()> {
+    setup::ensure_with_peers()?;
+    // Beside the benchmark's own executable, where it looks.
+    build::evenkeel(Profile::Release)?;
+    let folder = env::current_dir().context("cannot tell the current folder")?;
+    bench("e2e", options.to_words(&folder))
+}
+
+fn bench(name: &str, words: impl IntoIterator<Item = OsString>) -> Result<()> {
     let mut bench = cargo();
     bench.args([
         "bench",
         "--package",
         "evenkeel-tests",
         "--bench",
-        "forward",
+        name,
         "--",
     ]);
-    if arguments.json {
-        bench.arg("--json");
-    }
-    if arguments.quick {
-        bench.arg("--quick");
-    }
+    bench.args(words);
     run_as_root(&mut bench)?;
     run_cargo(&mut bench)
 }

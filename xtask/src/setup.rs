@@ -2,13 +2,14 @@
 
 mod bpf;
 mod debian;
+mod peers;
 mod programs;
 
 use anyhow::{Result, bail, ensure};
 
 use crate::steps::Step;
 
-/// Installs what building, tests and demonstration take and the machine lacks
+/// Installs what building, tests, demonstration and benchmarks take and the machine lacks
 ///
 /// On Debian and its kin it runs the commands, with sudo for apt alone; elsewhere it prints them.
 /// Nothing is installed twice, and nothing of yours is changed: what is not a Debian package goes
@@ -23,7 +24,7 @@ pub(crate) struct Arguments {
 /// Runs the task.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.dry_run {
-        let missing = Missing::look()?;
+        let missing = Missing::look(Scope::Everything)?;
         if missing.is_nothing() {
             eprintln!("nothing is missing");
         } else {
@@ -31,25 +32,48 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         return Ok(());
     }
-    if !ensure()? {
+    if !install(Scope::Everything)? {
         eprintln!("nothing is missing");
     }
     Ok(())
 }
 
-/// Installs what is missing; answers whether anything was.
+/// What to look for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// What everything takes but the comparison with others.
+    Own,
+    /// That, and the programs of the comparison.
+    Everything,
+}
+
+/// Installs what is missing for building, tests and demonstration.
 ///
 /// # Errors
 ///
 /// Where a command fails, or on a system whose packages this does not know.
-pub(crate) fn ensure() -> Result<bool> {
+pub(crate) fn ensure() -> Result<()> {
+    install(Scope::Own).map(drop)
+}
+
+/// The same with the programs that Evenkeel is compared with.
+///
+/// # Errors
+///
+/// As [`ensure`].
+pub(crate) fn ensure_with_peers() -> Result<()> {
+    install(Scope::Everything).map(drop)
+}
+
+/// Installs what is missing; answers whether anything was.
+fn install(scope: Scope) -> Result<bool> {
     let mut before = None;
     loop {
-        let missing = match Missing::look() {
+        let missing = match Missing::look(scope) {
             // The lists of packages may be older than what is needed.
             Err(_) if before.is_none() && debian::is_here() => {
                 debian::update().perform()?;
-                Missing::look()?
+                Missing::look(scope)?
             }
             looked => looked?,
         };
@@ -93,9 +117,12 @@ pub(crate) struct Missing {
 }
 
 impl Missing {
-    fn look() -> Result<Self> {
+    fn look(scope: Scope) -> Result<Self> {
         let mut missing = Self::default();
         programs::look(&mut missing);
+        if scope == Scope::Everything {
+            peers::look(&mut missing);
+        }
         bpf::look(&mut missing)?;
         Ok(missing)
     }

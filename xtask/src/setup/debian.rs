@@ -69,6 +69,31 @@ fn parse_policy(text: &str) -> BTreeMap<String, Version> {
     versions
 }
 
+/// The libraries that a package asks for and that are not installed, as far as apt's lists tell.
+pub(super) fn missing_libraries(package: &str) -> Vec<String> {
+    let mut depends = Command::new("apt-cache");
+    depends.args(["depends", "--important", package]);
+    depends.env("LC_ALL", "C");
+    let text = tools::output(&mut depends).unwrap_or_default();
+    let mut libraries = parse_libraries(&text);
+    libraries.retain(|library| {
+        let mut query = Command::new("dpkg-query");
+        query.args(["--show", "--showformat=${db:Status-Status}", library]);
+        // It fails for a package that was never there.
+        tools::output(&mut query).unwrap_or_default() != "installed"
+    });
+    libraries
+}
+
+fn parse_libraries(text: &str) -> Vec<String> {
+    let lines = text.lines();
+    let names = lines.filter_map(|line| line.trim().strip_prefix("Depends: "));
+    names
+        .filter(|name| name.starts_with("lib"))
+        .map(str::to_owned)
+        .collect()
+}
+
 /// An upstream version: major, minor, patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Version(pub(super) u32, pub(super) u32, pub(super) u32);
@@ -110,6 +135,13 @@ mod tests {
             assert_eq!(Version::parse(text), version, "{text}");
         }
         assert!(Version(22, 1, 8) > Version(22, 1, 2) && Version(22, 0, 0) > Version(21, 9, 9));
+    }
+
+    #[test]
+    fn libraries_are_told_from_other_dependencies() {
+        let text = "haproxy\n  PreDepends: libpre\n  Depends: libc6\n  Depends: libsystemd0\n\
+                    \x20   libelogind0\n  Depends: adduser\n  Suggests: libsuggested\n";
+        assert_eq!(parse_libraries(text), ["libc6", "libsystemd0"]);
     }
 
     #[test]
