@@ -1,7 +1,12 @@
 //! The kernel's side: program, links and maps, and what the controller asks of them.
 
+mod attach;
+mod error;
 pub mod kernel;
+mod maps;
 mod pins;
+mod rings;
+mod sources;
 mod syscall;
 
 use lb_common::layout::{EndpointCounters, ExitCounters};
