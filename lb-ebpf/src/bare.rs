@@ -33,11 +33,7 @@ fn forward(frame: &mut Frame<'_>) -> Option<u32> {
             let source_port: u16 = frame.read(34)?;
             // The upper bits of a product depend on all bits of the port.
             let mixed = u32::from(source_port).wrapping_mul(0x9e37_79b1) >> 16;
-<<<<<<< HEAD
-            mixed * SERVERS >> 16
-=======
             (mixed * SERVERS) >> 16
->>>>>>> e2e
         }
         SINGLE => 0,
         _ => return None,

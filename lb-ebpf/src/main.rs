@@ -8,10 +8,7 @@
     reason = "the signature of entry points is aya's"
 )]
 
-<<<<<<< HEAD
 mod balance;
-=======
->>>>>>> e2e
 mod bare;
 mod bench;
 mod frame;

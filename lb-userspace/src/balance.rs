@@ -1,8 +1,8 @@
 //! From configuration and health to the tables that the kernel forwards by. Pure: the same input
 //! gives the same tables on every node.
 
+mod cuckoo;
 pub mod image;
 pub mod maglev;
 pub mod overlay;
 pub mod plan;
-mod vips;

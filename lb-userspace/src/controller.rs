@@ -131,7 +131,7 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
     let server = Server::bind(&config.admin)?;
     look(&config).await?;
-    let kernel = Kernel::open(&config.data_plane)?;
+    let kernel = Kernel::open(&config.data_plane, &config.tracking)?;
     let mut state = State::new(config, identity, kernel, Now::read())?;
     let (reports_in, mut reports) = mpsc::channel(REPORTS);
     let driver = Driver::spawn(&state.config().services, reports_in);

@@ -1,8 +1,13 @@
 //! The kernel's side: program, links and maps, and what the controller asks of them.
 
+mod attach;
+mod error;
 pub mod kernel;
+mod maps;
 pub(crate) mod pins;
 pub mod requirements;
+mod rings;
+mod sources;
 mod syscall;
 
 use lb_common::layout::{EndpointCounters, ExitCounters};

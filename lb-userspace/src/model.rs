@@ -3,6 +3,9 @@
 //! Everything here is plain data, made once at the edge (`config::validate`) and then passed
 //! around. Nothing here reads a clock, a file or the kernel.
 
+mod options;
+mod shared;
+
 use std::{
     fmt,
     net::IpAddr,
@@ -11,6 +14,14 @@ use std::{
     path::PathBuf,
     sync::Arc,
     time::Duration,
+};
+
+pub use self::{
+    options::{
+        ConnectionLimit, Fate, Fragments, OnDown, Options, Quic, ServerId, ServerIdLength, Sources,
+        Spread, UdpFlows,
+    },
+    shared::{Evenness, PortRange, Snat, Tracking, Tunnel},
 };
 
 /// A transport protocol that a service balances.
@@ -86,12 +97,48 @@ pub enum Mode {
     /// Direct server return: only the MAC addresses change, the backend holds the VIP on a
     /// loopback device and answers the client itself.
     Dsr,
+    /// In an IP packet of its own, which the backend unpacks. It holds the VIP and answers the
+    /// client itself.
+    Ipip,
+    /// The same in UDP.
+    Gue,
+    /// The destination is rewritten; replies come back by way of the load balancer.
+    Nat,
+    /// Source and destination are rewritten; the backend answers the load balancer.
+    Snat,
+}
+
+impl Mode {
+    /// Every mode with the configuration's word for it.
+    pub const WORDS: [(&'static str, Self); 5] = [
+        ("dsr", Self::Dsr),
+        ("ipip", Self::Ipip),
+        ("gue", Self::Gue),
+        ("nat", Self::Nat),
+        ("snat", Self::Snat),
+    ];
+
+    /// Whether packets travel in packets of their own, whose family may be another.
+    #[must_use]
+    pub const fn tunnels(self) -> bool {
+        matches!(self, Self::Ipip | Self::Gue)
+    }
+
+    /// Whether packets are given other addresses.
+    #[must_use]
+    pub const fn translates(self) -> bool {
+        matches!(self, Self::Nat | Self::Snat)
+    }
 }
 
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Dsr => "dsr",
+            Self::Ipip => "ipip",
+            Self::Gue => "gue",
+            Self::Nat => "nat",
+            Self::Snat => "snat",
         })
     }
 }
@@ -123,8 +170,8 @@ impl RingSlots {
     pub const MIN: u32 = 256;
     /// The largest ring, as large as the slot index of the data plane reaches.
     pub const MAX: u32 = lb_common::layout::RING_SLOTS as u32;
-    /// The size of a ring whose configuration names none.
-    pub const DEFAULT: Self = Self(Self::MAX);
+    /// The largest ring.
+    pub const LARGEST: Self = Self(Self::MAX);
 
     /// Takes a number of slots; `None` unless it is a power of two within the bounds.
     pub const fn new(slots: u32) -> Option<Self> {
@@ -138,6 +185,25 @@ impl RingSlots {
     /// The number of slots.
     pub const fn count(self) -> usize {
         self.0 as usize
+    }
+}
+
+/// How large a service's ring is to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RingSize {
+    /// As large as its backends and weights need for [`DataPlaneConfig::evenness`].
+    #[default]
+    Auto,
+    /// This large.
+    Fixed(RingSlots),
+}
+
+impl fmt::Display for RingSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("as many slots as evenness needs"),
+            Self::Fixed(slots) => write!(f, "{} slots", slots.count()),
+        }
     }
 }
 
@@ -181,6 +247,10 @@ pub struct Backend {
     ///
     /// Where no backend of a service declares one, all are taken to be equal.
     pub capacity: Option<NonZeroU32>,
+    /// The port that `nat` and `snat` send to; `None` keeps the packet's.
+    pub port: Option<NonZeroU16>,
+    /// Its server ID, where the service has [`Options::quic`]; unique within the service.
+    pub server_id: Option<ServerId>,
 }
 
 /// What a probe does.
@@ -239,12 +309,14 @@ pub struct Service {
     pub name: Arc<str>,
     /// What packets it takes; unique.
     pub key: ServiceKey,
-    /// How packets reach a backend.
+    /// How packets reach a backend. Only in a tunnel is a backend of another family than the VIP.
     pub mode: Mode,
     /// The size of its ring.
-    pub ring_slots: RingSlots,
+    pub ring_slots: RingSize,
     /// What happens to its packets while it has no usable backend.
     pub on_empty: OnEmpty,
+    /// What else is asked for.
+    pub options: Options,
     /// How its backends are probed; `None` takes them all for healthy.
     pub health: Option<HealthCheck>,
     /// Its backends, at least one, in the order of the configuration.
@@ -280,6 +352,8 @@ pub struct DataPlaneConfig {
     pub pins: PathBuf,
     /// Seeds the flow hash. Load balancers that share VIPs must share it.
     pub hash_seed: u64,
+    /// How even the shares are to be in rings whose size is not given.
+    pub evenness: Evenness,
 }
 
 /// Where the controller answers its command line.
@@ -299,6 +373,12 @@ pub struct Config {
     pub data_plane: DataPlaneConfig,
     /// Where the controller answers.
     pub admin: AdminConfig,
+    /// Where mode `snat` sends from; there is one where a service has that mode.
+    pub snat: Option<Snat>,
+    /// How packets travel in a tunnel.
+    pub tunnel: Tunnel,
+    /// The memory of flows.
+    pub tracking: Tracking,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
 }

@@ -72,6 +72,10 @@ pub struct NextHop {
     pub gateway: Option<IpAddr>,
     /// The MAC address of the gateway or, without one, of the backend.
     pub mac: [u8; 6],
+    /// The largest IP packet that the interface sends, in bytes.
+    pub mtu: u32,
+    /// The address of this host that the kernel would send from.
+    pub source: Option<IpAddr>,
 }
 
 /// Why an address has no next hop, and what to do about it.

@@ -27,9 +27,9 @@ use aya::{Ebpf, TestRunOptions, programs::TestRun as _};
 use homes::{VIP4, VIP6, service, stay_on};
 use lb_common::{testing::Plan, wire::tcp::SYN};
 use lb_userspace::{
-    balance::image::{Image, Numbers},
+    balance::image::{Common, Image, Numbers},
     dataplane::{DataPlane as _, kernel::Kernel},
-    model::{Protocol, RingSlots, Service},
+    model::{Protocol, RingSize, RingSlots, Service},
 };
 use serde::Serialize;
 
@@ -129,7 +129,7 @@ fn services(count: u16, backends: u16) -> Vec<Service> {
     if count > 1 {
         // As an operator would: a thousand of the largest rings are 256 MiB.
         for service in &mut services {
-            service.ring_slots = RingSlots::new(4096).expect("a size");
+            service.ring_slots = RingSize::Fixed(RingSlots::new(4096).expect("a size"));
         }
     }
     for (vip, port, protocol) in [
@@ -187,7 +187,12 @@ fn measure(kernel: &mut Kernel, programs: &Ebpf, size: (u16, u16), cases: &[Case
         .collect();
     let live = kernel.live().expect("the live tables");
     kernel
-        .publish(&Image::build(&plans, &numbers, 7, live.as_ref()))
+        .publish(&Image::build(
+            &plans,
+            &numbers,
+            Common::seeded(7),
+            live.as_ref(),
+        ))
         .unwrap_or_else(|error| panic!("{error}"));
     let mut all: Vec<_> = cases.iter().map(|_| (Vec::new(), Vec::new())).collect();
     for _ in 0..ROUNDS {

@@ -12,10 +12,7 @@
 
 pub mod clock;
 pub mod daemon;
-<<<<<<< HEAD
 pub mod decap;
-=======
->>>>>>> e2e
 pub mod end_to_end;
 pub mod netns;
 pub mod process;

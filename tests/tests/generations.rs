@@ -18,9 +18,9 @@ use aya::programs::Xdp;
 use homes::{TX, service, stay_on, way};
 use lb_common::testing::Plan;
 use lb_userspace::{
-    balance::image::{Image, Numbers, ServicePlan},
+    balance::image::{Common, Image, Numbers, ServicePlan},
     dataplane::DataPlane as _,
-    model::{Protocol, Service},
+    model::{Protocol, RingSlots, Service},
 };
 
 const SERVICES: u16 = 8;
@@ -54,13 +54,13 @@ fn image(generation: u32, services: &[Service], numbers: &Numbers, live: Option<
         .iter()
         .map(|service| ServicePlan {
             service,
-            owners: Some(vec![owner; service.ring_slots.count()].into()),
+            owners: Some(vec![owner; RingSlots::LARGEST.count()].into()),
             ways: (0..ENDPOINTS)
                 .map(|end| Some(way(generation << 8 | u32::from(end))))
                 .collect(),
         })
         .collect();
-    Image::build(&plans, numbers, 7, live)
+    Image::build(&plans, numbers, Common::seeded(7), live)
 }
 
 /// Sends packets to all services until told to stop.

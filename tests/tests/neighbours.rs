@@ -274,6 +274,7 @@ fn entry(net: &Net, neighbour: &str, condition: impl Fn(&str) -> bool) {
 #[test]
 fn backends_are_found_on_the_link_and_behind_gateways() {
     let net = Net::new();
+    net.lb.ip("link set wan0 mtu 1480");
     net.lb.ip("route add 10.9.0.0/24 via 10.0.0.1");
     net.lb.ip("route add fd09::/64 via fd00::1");
     net.lb
@@ -294,6 +295,12 @@ fn backends_are_found_on_the_link_and_behind_gateways() {
             source_mac: OWN_0,
             gateway: gateway.map(ip),
             mac: PEER_0,
+            mtu: 1480,
+            source: Some(ip(if address.contains(':') {
+                "fd00::2"
+            } else {
+                "10.0.0.2"
+            })),
         };
         assert_eq!(hop, expected);
         let index = net.lb.shell("cat /sys/class/net/wan0/ifindex");

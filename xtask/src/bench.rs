@@ -53,14 +53,10 @@ fn packets(arguments: &Arguments) -> Result<()> {
 }
 
 fn end_to_end(options: &Options) -> Result<()> {
-<<<<<<< HEAD
     setup::ensure_for(setup::Purpose {
         peers: true,
         ..setup::Purpose::default()
     })?;
-=======
-    setup::ensure_with_peers()?;
->>>>>>> e2e
     // Beside the benchmark's own executable, where it looks.
     build::evenkeel(Profile::Release)?;
     let folder = env::current_dir().context("cannot tell the current folder")?;

@@ -43,11 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         peers: arguments.peers,
     };
     if arguments.dry_run {
-<<<<<<< HEAD
         let missing = Missing::look(purpose)?;
-=======
-        let missing = Missing::look(Scope::Everything)?;
->>>>>>> e2e
         if missing.is_nothing() {
             eprintln!("nothing is missing");
         } else {
@@ -55,11 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         return Ok(());
     }
-<<<<<<< HEAD
     if !ensure_for(purpose)? {
-=======
-    if !install(Scope::Everything)? {
->>>>>>> e2e
         eprintln!("nothing is missing");
     }
     Ok(())
@@ -79,24 +71,15 @@ enum Scope {
 /// # Errors
 ///
 /// Where a command fails, or on a system whose packages this does not know.
-<<<<<<< HEAD
 pub(crate) fn ensure() -> Result<bool> {
     ensure_for(Purpose::default())
 }
 
 /// As [`ensure`], for a purpose.
-=======
-pub(crate) fn ensure() -> Result<()> {
-    install(Scope::Own).map(drop)
-}
-
-/// The same with the programs that Evenkeel is compared with.
->>>>>>> e2e
 ///
 /// # Errors
 ///
 /// As [`ensure`].
-<<<<<<< HEAD
 pub(crate) fn ensure_for(purpose: Purpose) -> Result<bool> {
     let mut before = None;
     loop {
@@ -105,21 +88,6 @@ pub(crate) fn ensure_for(purpose: Purpose) -> Result<bool> {
             Err(_) if before.is_none() && debian::is_here() => {
                 debian::update().perform()?;
                 Missing::look(purpose)?
-=======
-pub(crate) fn ensure_with_peers() -> Result<()> {
-    install(Scope::Everything).map(drop)
-}
-
-/// Installs what is missing; answers whether anything was.
-fn install(scope: Scope) -> Result<bool> {
-    let mut before = None;
-    loop {
-        let missing = match Missing::look(scope) {
-            // The lists of packages may be older than what is needed.
-            Err(_) if before.is_none() && debian::is_here() => {
-                debian::update().perform()?;
-                Missing::look(scope)?
->>>>>>> e2e
             }
             looked => looked?,
         };
@@ -163,7 +131,6 @@ pub(crate) struct Missing {
 }
 
 impl Missing {
-<<<<<<< HEAD
     fn look(purpose: Purpose) -> Result<Self> {
         let mut missing = Self::default();
         programs::look(&mut missing);
@@ -171,12 +138,6 @@ impl Missing {
             programs::look_for_kernels(&mut missing);
         }
         if purpose.peers {
-=======
-    fn look(scope: Scope) -> Result<Self> {
-        let mut missing = Self::default();
-        programs::look(&mut missing);
-        if scope == Scope::Everything {
->>>>>>> e2e
             peers::look(&mut missing);
         }
         bpf::look(&mut missing)?;

@@ -1,21 +1,24 @@
 //! The kernel's tables as a value: built from a plan, published, read back and compared.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+mod endpoints;
+mod numbers;
+mod places;
 
-use bytemuck::Zeroable as _;
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
 use lb_common::{
     flow::{self, Address},
     hash,
-    layout::{
-        self, ENDPOINTS, Endpoint, Far, SERVICES, Slot, Tables, Vip, VipKey, mode, spread, state,
-    },
+    layout::{self, Header, SERVICES, Slot, SourceKey, Tables, Vip, VipKey, state},
 };
 
-use crate::model::{Mode, OnEmpty, Service, ServiceKey, ServicePort};
+pub use self::{
+    endpoints::{has_source, ip, way},
+    numbers::{Fresh, Full, Numbers},
+    places::NAMED,
+};
+use super::cuckoo;
+use crate::model::{Config, Service, ServiceKey, ServicePort, Snat, Sources, Tunnel};
 
 /// Everything that the kernel forwards by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +27,12 @@ pub struct Image {
     pub tables: Box<Tables>,
     /// The rings that the tables name, each as long as its service's ring.
     pub rings: BTreeMap<u32, Arc<[Slot]>>,
+    /// The lists of sources that the tables name.
+    pub lists: BTreeMap<u32, Arc<List>>,
 }
+
+/// A list of sources: its prefixes, and 1 where they are allowed.
+pub type List = BTreeMap<SourceKey, u8>;
 
 /// The layer-2 way to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +43,43 @@ pub struct Way {
     pub source: [u8; 6],
     /// The MAC address of the next hop.
     pub destination: [u8; 6],
+    /// The largest IP packet that the interface sends, in bytes.
+    pub mtu: u16,
+    /// The host's own address on this way, which tunnels come from where no other is configured.
+    pub address: Option<IpAddr>,
+}
+
+/// What all services have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Common<'a> {
+    /// Seeds the flow hash.
+    pub hash_seed: u64,
+    /// Where mode `snat` sends from.
+    pub snat: Option<&'a Snat>,
+    /// How packets travel in a tunnel.
+    pub tunnel: Tunnel,
+}
+
+impl<'a> Common<'a> {
+    /// Nothing but the seed of the flow hash.
+    #[must_use]
+    pub fn seeded(hash_seed: u64) -> Self {
+        Self {
+            hash_seed,
+            snat: None,
+            tunnel: Tunnel::default(),
+        }
+    }
+
+    /// What a configuration says.
+    #[must_use]
+    pub fn of(config: &'a Config) -> Self {
+        Self {
+            hash_seed: config.data_plane.hash_seed,
+            snat: config.snat.as_ref(),
+            tunnel: config.tunnel,
+        }
+    }
 }
 
 /// What a service's part of the image is made from.
@@ -48,126 +93,21 @@ pub struct ServicePlan<'a> {
     pub ways: Vec<Option<Way>>,
 }
 
-/// The numbers by which kernel and controller name services and endpoints.
-///
-/// A number stays with what it names for as long as that is configured, so that counters go on
-/// across changes and restarts.
-#[derive(Clone, Debug, Default)]
-pub struct Numbers {
-    services: BTreeMap<VipKey, u16>,
-    endpoints: BTreeMap<(u16, u8, Address), u16>,
-}
-
-/// Room that the configuration exceeds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Full {
-    /// More services than numbers.
-    #[error("more than {SERVICES} services: remove some, or spread them over several hosts")]
-    Services,
-    /// More endpoints than numbers.
-    #[error(
-        "more than {ENDPOINTS} pairs of service and backend, those being replaced included: \
-         remove some, or spread the services over several hosts"
-    )]
-    Endpoints,
-}
-
-/// Numbers that were handed out, which had named something else before or nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fresh {
-    /// Services.
-    pub services: Vec<u16>,
-    /// Endpoints.
-    pub endpoints: Vec<u16>,
-}
-
-impl Numbers {
-    /// Takes the numbers over that live tables use.
-    #[must_use]
-    pub fn adopt(tables: &Tables) -> Self {
-        let services = vips(tables).map(|vip| (vip.key, vip.service)).collect();
-        let endpoints = (0u16..)
-            .zip(tables.endpoints.iter().zip(&tables.fars))
-            .filter(|(_, (endpoint, _))| endpoint.family != 0)
-            .map(|(number, (e, far))| ((e.service, e.family, far.address), number))
-            .collect();
-        Self {
-            services,
-            endpoints,
-        }
-    }
-
-    /// Gives a number to each service and each of its backends, and forgets the others.
-    ///
-    /// A number that something else had until now is not used again yet: packets on their way
-    /// may still count under it.
-    ///
-    /// # Errors
-    /// [`Full`]; the numbers are then as they were.
-    pub fn assign(&mut self, configured: &[Service]) -> Result<Fresh, Full> {
-        let mut fresh = Fresh::default();
-        let mut next = Self::default();
-        let mut free = free(self.services.values().copied().collect(), SERVICES);
-        for service in configured {
-            let key = vip_key(&service.key);
-            let number = match self.services.get(&key) {
-                Some(&number) => number,
-                None => free
-                    .next()
-                    .inspect(|&n| fresh.services.push(n))
-                    .ok_or(Full::Services)?,
-            };
-            next.services.insert(key, number);
-        }
-        let mut free = self::free(self.endpoints.values().copied().collect(), ENDPOINTS);
-        for service in configured {
-            let of = next.services[&vip_key(&service.key)];
-            for backend in &service.backends {
-                let (address, family) = address(backend.address);
-                let key = (of, family, address);
-                let number = match self.endpoints.get(&key) {
-                    Some(&number) => number,
-                    None => free
-                        .next()
-                        .inspect(|&n| fresh.endpoints.push(n))
-                        .ok_or(Full::Endpoints)?,
-                };
-                next.endpoints.insert(key, number);
-            }
-        }
-        *self = next;
-        Ok(fresh)
-    }
-
-    /// A service's number, once assigned.
-    pub fn service(&self, key: &ServiceKey) -> Option<u16> {
-        self.services.get(&vip_key(key)).copied()
-    }
-
-    /// An endpoint's number, once assigned.
-    pub fn endpoint(&self, key: &ServiceKey, backend: IpAddr) -> Option<u16> {
-        let (address, family) = address(backend);
-        self.endpoints
-            .get(&(self.service(key)?, family, address))
-            .copied()
-    }
-}
-
-/// The numbers that are not taken, lowest first.
-fn free(taken: BTreeSet<u16>, room: usize) -> impl Iterator<Item = u16> {
-    (0..room as u16).filter(move |number| !taken.contains(number))
-}
-
-/// The VIPs of a table, in no order.
+/// The places of a table of VIPs that are services', in no order.
 pub fn vips(tables: &Tables) -> impl Iterator<Item = &Vip> {
-    tables.vips.iter().filter(|vip| vip.key.family != 0)
+    occupied(&tables.vips).filter(|vip| !matches!(vip.state, state::ADDRESS | state::POOL))
+}
+
+/// The places of a table that hold anything.
+pub fn occupied(places: &[Vip]) -> impl Iterator<Item = &Vip> {
+    places.iter().filter(|place| place.key.family != 0)
 }
 
 impl Image {
     /// Builds the image that follows `live`.
     ///
-    /// A ring that `live` has already keeps its number; one that differs goes to the other of
-    /// its service's two, so that packets on their way still find the old one.
+    /// A ring or list that `live` has already keeps its number; one that differs goes to the other
+    /// of its service's two, so that packets on their way still find the old one.
     ///
     /// # Panics
     /// Where a service or backend of the plan has no number.
@@ -175,17 +115,18 @@ impl Image {
     pub fn build(
         plans: &[ServicePlan<'_>],
         numbers: &Numbers,
-        hash_seed: u64,
+        common: Common<'_>,
         live: Option<&Self>,
     ) -> Self {
         let mut tables: Box<Tables> = bytemuck::zeroed_box();
         let mut rings = BTreeMap::new();
-        let mut places = Vec::with_capacity(plans.len());
+        let mut lists = BTreeMap::new();
+        let mut vips = Vec::with_capacity(plans.len());
+        let mut named = Vec::new();
         for plan in plans {
-            let key = vip_key(&plan.service.key);
-            let service = numbers.services[&key];
-            let ends: Vec<u16> = plan
-                .service
+            let configured = plan.service;
+            let service = numbers.services[&vip_key(&configured.key)];
+            let ends: Vec<u16> = configured
                 .backends
                 .iter()
                 .map(|backend| {
@@ -193,23 +134,19 @@ impl Image {
                     numbers.endpoints[&(service, family, address)]
                 })
                 .collect();
-            for ((backend, way), &end) in plan.service.backends.iter().zip(&plan.ways).zip(&ends) {
+            for ((backend, way), &end) in configured.backends.iter().zip(&plan.ways).zip(&ends) {
                 let number = usize::from(end);
                 (tables.endpoints[number], tables.fars[number]) =
-                    endpoint(service, backend.address, plan.service.mode, *way);
+                    endpoints::records(service, configured, backend, *way, &common.tunnel);
+                named.extend(places::endpoint(service, configured, backend, end));
             }
-            let mut vip = Vip {
-                key,
-                ring: 0,
-                slot_mask: (plan.service.ring_slots.count() - 1) as u16,
-                service,
-                state: match plan.service.on_empty {
-                    OnEmpty::Drop => state::EMPTY_DROP,
-                    OnEmpty::Pass => state::EMPTY_PASS,
-                },
-                spread: spread::FLOW,
-                flags: 0,
-            };
+            let list = configured.options.sources.as_ref().map_or(0, |sources| {
+                let (number, list) = listed(service, sources, live);
+                lists.insert(number, list);
+                number
+            });
+            tables.services[usize::from(service)] = places::service(configured, list);
+            let mut vip = places::vip(service, configured);
             if let Some(owners) = &plan.owners {
                 let slots: Arc<[Slot]> = owners
                     .iter()
@@ -217,18 +154,37 @@ impl Image {
                     .collect();
                 let (number, slots) = place(service, slots, live);
                 vip.state = state::SERVING;
+                vip.slot_mask = (slots.len() - 1) as u16;
                 vip.ring = number;
                 rings.insert(number, slots);
             }
-            places.push(vip);
+            vips.push(vip);
         }
-        tables.header.version = layout::VERSION;
-        tables.header.any_port_services =
-            places.iter().filter(|vip| vip.key.port == 0).count() as u32;
-        tables.header.generation = live.map_or(0, |live| live.tables.header.generation) + 1;
-        tables.header.flow_keys = hash::keys(hash_seed);
-        super::vips::fill(&mut tables.header, &mut tables.vips, &places);
-        Self { tables, rings }
+        fill_header(&mut tables.header, common, live);
+        let header = &mut tables.header;
+        let pool: Vec<Vip> = places::pool(common.snat).collect();
+        let any_port = |places: &[Vip]| places.iter().filter(|vip| vip.key.port == 0).count();
+        header.any_port_services =
+            (any_port(&vips) + common.snat.map_or(0, |snat| snat.addresses.len())) as u32;
+        let of_nat = |place: &&Vip| place.key.family != layout::family::QUIC;
+        header.nat_endpoints = named.iter().filter(of_nat).count() as u32;
+        header.any_port_endpoints = named
+            .iter()
+            .filter(of_nat)
+            .filter(|place| place.key.port == 0)
+            .count() as u32;
+        let addresses: Vec<Vip> = places::addresses(&vips).collect();
+        vips.extend(addresses.into_iter().chain(pool));
+        cuckoo::VIPS.fill(header, &mut tables.vips, &vips);
+        cuckoo::ENDPOINTS.fill(header, &mut tables.by_address, &named);
+        for (place, own) in tables.snat.iter_mut().zip(pool_addresses(common.snat)) {
+            *place = own;
+        }
+        Self {
+            tables,
+            rings,
+            lists,
+        }
     }
 
     /// Whether both forward alike: everything but the generation agrees.
@@ -246,6 +202,7 @@ impl Image {
             && own.by_address == others.by_address
             && own.snat == others.snat
             && self.rings == other.rings
+            && self.lists == other.lists
     }
 
     /// The ring of a service, by its number; `None` where it has none.
@@ -268,34 +225,45 @@ fn place(service: u16, slots: Arc<[Slot]>, live: Option<&Image>) -> (u32, Arc<[S
     (first, slots)
 }
 
-fn endpoint(service: u16, backend: IpAddr, how: Mode, way: Option<Way>) -> (Endpoint, Far) {
-    let (address, family) = address(backend);
-    let far = Far {
-        address,
-        source: Address::zeroed(),
+/// Picks one of a service's two numbers for its list of sources. Zero is no list's.
+fn listed(service: u16, sources: &Sources, live: Option<&Image>) -> (u32, Arc<List>) {
+    let first = u32::from(service) * 2 + 1;
+    let of = |number| Arc::new(places::list(number, sources));
+    for (number, other) in [(first, first + 1), (first + 1, first)] {
+        if let Some(live) = live.and_then(|live| live.lists.get(&number)) {
+            let list = of(number);
+            return if *live == list {
+                (number, Arc::clone(live))
+            } else {
+                (other, of(other))
+            };
+        }
+    }
+    (first, of(first))
+}
+
+/// What the header says but for counts and the keys of the tables.
+fn fill_header(header: &mut Header, common: Common<'_>, live: Option<&Image>) {
+    header.version = layout::VERSION;
+    header.generation = live.map_or(0, |live| live.tables.header.generation) + 1;
+    header.flow_keys = hash::keys(common.hash_seed);
+    header.gue_port = common.tunnel.gue_port.get().to_be();
+    if let Some(snat) = common.snat {
+        let v4 = snat.addresses.iter().filter(|own| own.is_ipv4()).count();
+        header.snat_v4 = v4 as u16;
+        header.snat_v6 = (snat.addresses.len() - v4) as u16;
+        header.snat_first_port = snat.ports.first();
+        header.snat_port_mask = snat.ports.count() - 1;
+    }
+}
+
+/// The addresses that `snat` sends from, those of IPv4 first.
+fn pool_addresses(snat: Option<&Snat>) -> impl Iterator<Item = Address> {
+    let of = move |v4: bool| {
+        let addresses = snat.into_iter().flat_map(|snat| &snat.addresses);
+        addresses.filter(move |own| own.is_ipv4() == v4)
     };
-    let bare = Endpoint {
-        service,
-        family,
-        mode: mode::UNRESOLVED,
-        serves: 1,
-        ..Endpoint::zeroed()
-    };
-    let Some(way) = way else {
-        return (bare, far);
-    };
-    let mut macs = [0u8; 12];
-    macs[..6].copy_from_slice(&way.destination);
-    macs[6..].copy_from_slice(&way.source);
-    let resolved = Endpoint {
-        macs: bytemuck::cast(macs),
-        interface: way.interface,
-        mode: match how {
-            Mode::Dsr => mode::DSR,
-        },
-        ..bare
-    };
-    (resolved, far)
+    of(true).chain(of(false)).map(|&own| address(own).0)
 }
 
 /// An address as the tables hold it, with its family.

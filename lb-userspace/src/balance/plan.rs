@@ -5,13 +5,14 @@ use crate::{
         maglev::{self, Member, TooFewSlots},
         overlay::{self, Fraction},
     },
-    model::Service,
+    model::{RingSize, RingSlots, Service},
 };
 
 /// A service's base ring, made once from its configuration.
 #[derive(Clone, Debug)]
 pub struct Base {
     members: Vec<Member>,
+    slots: RingSlots,
     ring: Option<Box<[u16]>>,
 }
 
@@ -29,8 +30,21 @@ impl Base {
                 weight: u32::from(backend.weight.number()),
             })
             .collect();
-        let ring = maglev::ring(service.ring_slots, &members)?;
-        Ok(Self { members, ring })
+        let slots = match service.ring_slots {
+            RingSize::Auto => RingSlots::LARGEST,
+            RingSize::Fixed(slots) => slots,
+        };
+        let ring = maglev::ring(slots, &members)?;
+        Ok(Self {
+            members,
+            slots,
+            ring,
+        })
+    }
+
+    /// How large the ring is.
+    pub const fn size(&self) -> RingSlots {
+        self.slots
     }
 
     /// The ring while only some of the backends are usable, by the backends' indices in the

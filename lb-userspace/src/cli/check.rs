@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     config::{self, LoadError},
-    model::{Config, HealthCheck, Service},
+    model::{
+        Backend, Config, Fragments, HealthCheck, Mode, OnDown, Protocol, Service, Spread, Tunnel,
+        UdpFlows,
+    },
 };
 
 /// Say everything that is wrong with a configuration, or what it means
@@ -76,10 +79,102 @@ fn summary(config: &Config) -> String {
             |group| format!("root and group {}", plain(group))
         ),
     );
+    out.push_str(&shared(config));
     for service in &config.services {
         describe(service, &mut out);
     }
     out
+}
+
+/// What services have in common, as far as one of them needs it.
+fn shared(config: &Config) -> String {
+    let mut out = String::new();
+    let uses = |mode: fn(Mode) -> bool| config.services.iter().any(|s| mode(s.mode));
+    let list = |items: Vec<String>| items.join(", ");
+    // Writing to a string cannot fail.
+    if let Some(snat) = &config.snat {
+        let addresses = snat.addresses.iter().map(ToString::to_string).collect();
+        let _ = writeln!(
+            out,
+            "snat from     {}, ports {}",
+            list(addresses),
+            snat.ports
+        );
+    }
+    if uses(Mode::tunnels) {
+        let Tunnel {
+            source_ipv4: v4,
+            source_ipv6: v6,
+            gue_port,
+        } = config.tunnel;
+        let own = || "the host's own address".to_owned();
+        let _ = write!(
+            out,
+            "tunnels from  {} (IPv4), {} (IPv6)",
+            v4.map_or_else(own, |prefix| prefix.to_string()),
+            v6.map_or_else(own, |prefix| prefix.to_string()),
+        );
+        if uses(|mode| mode == Mode::Gue) {
+            let _ = write!(out, "; gue to port {gue_port}");
+        }
+        out.push('\n');
+    }
+    let tracking = config.tracking;
+    let _ = writeln!(
+        out,
+        "remembers     up to {} new and {} established flows; for {} after a change",
+        tracking.fresh,
+        tracking.established,
+        humantime::format_duration(tracking.window),
+    );
+    out
+}
+
+/// What a service asks for beyond its mode, but for what holds anyway.
+fn options(service: &Service) -> Vec<String> {
+    let options = &service.options;
+    let mut out = Vec::new();
+    match options.spread {
+        Spread::Flow => {}
+        Spread::Source => out.push("spread by source address".to_owned()),
+        Spread::Port => out.push("spread by destination port".to_owned()),
+    }
+    if service.key.protocol == Protocol::Udp && options.udp == UdpFlows::Sticky {
+        out.push("every flow is remembered".to_owned());
+    }
+    if let Some(quic) = options.quic {
+        let bytes = quic.server_id_length.bytes();
+        out.push(format!("QUIC server IDs of {bytes} bytes"));
+    }
+    if let Some(sources) = &options.sources {
+        let (allow, deny) = (sources.allow.len(), sources.deny.len());
+        let others = if allow == 0 { "allowed" } else { "denied" };
+        out.push(format!(
+            "{allow} prefixes allowed, {deny} denied, others {others}"
+        ));
+    }
+    if let Some(limit) = options.limit {
+        out.push(format!(
+            "{} new connections a second from each source, {} at once",
+            limit.per_second, limit.burst
+        ));
+    }
+    match options.fragments {
+        Fragments::Follow(fate) => out.push(format!("fragments follow, {fate} those too early")),
+        Fragments::Refuse(fate) => out.push(format!("{fate} fragments")),
+    }
+    if options.on_down == OnDown::Keep {
+        out.push("flows stay with a backend that is down".to_owned());
+    }
+    out
+}
+
+/// What a backend has beside its weight.
+fn particulars(backend: &Backend) -> String {
+    let port = backend.port.map(|port| format!(", port {port}"));
+    let id = backend.server_id.as_ref();
+    let id = id.map(|id| format!(", server ID {id}"));
+    port.unwrap_or_default() + &id.unwrap_or_default()
 }
 
 fn describe(service: &Service, out: &mut String) {
@@ -88,12 +183,13 @@ fn describe(service: &Service, out: &mut String) {
         describe_check,
     );
     let mut lines = format!(
-        "\n{}  {}, {}, {} slots, {} packets while no backend is usable\n  {checked}\n",
+        "\n{}  {}, {}, {}, {} packets while no backend is usable\n  {}\n  {checked}\n",
         plain(&service.name),
         service.key,
         service.mode,
-        service.ring_slots.count(),
+        service.ring_slots,
         service.on_empty,
+        options(service).join("; "),
     );
     let total: u64 = service
         .backends
@@ -115,10 +211,11 @@ fn describe(service: &Service, out: &mut String) {
         // Writing to a string cannot fail.
         let _ = writeln!(
             lines,
-            "  {:width$}  {}  weight {weight}, {:.1} % of the load",
+            "  {:width$}  {}  weight {weight}, {:.1} % of the load{}",
             plain(&backend.name),
             backend.address,
             share * 100.0,
+            particulars(backend),
             width = width.unwrap_or(0),
         );
     }
@@ -146,8 +243,9 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        AdminConfig, Backend, DataPlaneConfig, Mode, OnEmpty, ProbeKind, Protocol, RingSlots,
-        ServiceKey, ServicePort, Weight, XdpMode,
+        AdminConfig, ConnectionLimit, DataPlaneConfig, Evenness, Fate, OnEmpty, Options, PortRange,
+        ProbeKind, RingSize, RingSlots, ServiceKey, ServicePort, Snat, Sources, Tracking, Weight,
+        XdpMode,
     };
 
     #[test]
@@ -157,6 +255,8 @@ mod tests {
             address: address.parse().unwrap(),
             weight: Weight::new(weight).unwrap(),
             capacity: None,
+            port: (weight == 3).then(|| NonZeroU16::new(8080).unwrap()),
+            server_id: None,
         };
         let config = Config {
             data_plane: DataPlaneConfig {
@@ -164,7 +264,14 @@ mod tests {
                 xdp_mode: XdpMode::Native,
                 pins: "/sys/fs/bpf/evenkeel".into(),
                 hash_seed: 0,
+                evenness: Evenness::DEFAULT,
             },
+            snat: Some(Snat {
+                addresses: vec!["10.0.0.100".parse().unwrap()],
+                ports: PortRange::DEFAULT,
+            }),
+            tunnel: Tunnel::default(),
+            tracking: Tracking::default(),
             admin: AdminConfig {
                 socket: "/run/x.sock".into(),
                 group: Some("ops".to_owned()),
@@ -176,9 +283,23 @@ mod tests {
                     port: ServicePort::Exact(NonZeroU16::new(80).unwrap()),
                     protocol: Protocol::Tcp,
                 },
-                mode: Mode::Dsr,
-                ring_slots: RingSlots::DEFAULT,
+                mode: Mode::Snat,
+                ring_slots: RingSize::Fixed(RingSlots::new(4096).unwrap()),
                 on_empty: OnEmpty::Drop,
+                options: Options {
+                    spread: Spread::Source,
+                    sources: Some(Sources {
+                        allow: vec!["192.0.2.0/24".parse().unwrap()],
+                        deny: Vec::new(),
+                    }),
+                    limit: Some(ConnectionLimit {
+                        per_second: NonZeroU32::new(10).unwrap(),
+                        burst: NonZeroU32::new(20).unwrap(),
+                    }),
+                    fragments: Fragments::Refuse(Fate::Pass),
+                    on_down: OnDown::Keep,
+                    ..Options::default()
+                },
                 health: Some(HealthCheck {
                     kind: ProbeKind::Tcp,
                     port: NonZeroU16::new(80).unwrap(),
@@ -199,10 +320,13 @@ mod tests {
 attached to   eth0, eth1 (native XDP)
 pinned in     /sys/fs/bpf/evenkeel
 answers at    /run/x.sock, for root and group ops
+snat from     10.0.0.100, ports 1024-33791
+remembers     up to 65536 new and 262144 established flows; for 10m after a change
 
-web  tcp 198.51.100.10:80, dsr, 65536 slots, drop packets while no backend is usable
+web  tcp 198.51.100.10:80, snat, 4096 slots, drop packets while no backend is usable
+  spread by source address; 1 prefixes allowed, 0 denied, others denied; 10 new connections a second from each source, 20 at once; pass fragments; flows stay with a backend that is down
   tcp check of port 80 every 1s, time-out 500ms; up after 2 passed, down after 3 failed
-  b1      10.0.0.1  weight 3, 75.0 % of the load
+  b1      10.0.0.1  weight 3, 75.0 % of the load, port 8080
   old-b2  10.0.0.2  weight 1, 25.0 % of the load
 "
         );

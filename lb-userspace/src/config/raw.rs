@@ -227,6 +227,12 @@ table! {
         data_plane: Leaf<Table<DataPlane>>,
         /// Where the controller answers its command line.
         admin: Leaf<Table<Admin>>,
+        /// Where mode `snat` sends from.
+        snat: Leaf<Table<Snat>>,
+        /// How packets travel in modes `ipip` and `gue`.
+        tunnel: Leaf<Table<Tunnel>>,
+        /// The memory of flows.
+        tracking: Leaf<Table<Tracking>>,
         /// What is balanced.
         #[schemars(length(min = 1, max = 1024))]
         services: Tables<Service>,
@@ -251,6 +257,10 @@ table! {
         /// Seeds the flow hash; the same on all load balancers that share VIPs. Default: 0.
         #[schemars(range(min = 0), extend("default" = 0))]
         hash_seed: Leaf<i64>,
+        /// How far a backend's share may be from its weight, relative to it, in rings whose size
+        /// is not given. Default: 0.02.
+        #[schemars(range(min = 0.001, max = 0.5), extend("default" = 0.02))]
+        evenness: Leaf<f64>,
     }
 }
 
@@ -262,6 +272,60 @@ table! {
         socket: Leaf<String>,
         /// A group whose members may ask, besides root.
         group: Leaf<String>,
+    }
+}
+
+table! {
+    /// Where mode `snat` sends from.
+    #[schemars(extend("required" = ["addresses"]))]
+    Snat {
+        /// Addresses that nothing but the load balancer uses.
+        #[schemars(length(min = 1, max = 64))]
+        addresses: Leaf<Vec<String>>,
+        /// The first port. Default: 1024.
+        #[schemars(range(min = 1, max = 65280), extend("default" = 1024))]
+        first_port: Leaf<i64>,
+        /// How many ports from that one on, a power of two. Default: 32768.
+        #[schemars(range(min = 256, max = 32768), extend("default" = 32768))]
+        ports: Leaf<i64>,
+    }
+}
+
+table! {
+    /// How packets travel in modes `ipip` and `gue`.
+    Tunnel {
+        /// Where outer IPv4 packets come from: a prefix, of which the flow fills in the rest.
+        /// Default: the host's own address.
+        source_ipv4: Leaf<String>,
+        /// The same of IPv6; of at least 96 bits.
+        source_ipv6: Leaf<String>,
+        /// The UDP port that `gue` sends to. Default: 6080.
+        #[schemars(range(min = 1, max = 65535), extend("default" = 6080))]
+        gue_port: Leaf<i64>,
+    }
+}
+
+table! {
+    /// The memory of flows.
+    Tracking {
+        /// How long a change of the ring remembers flows of the backend before. Default: `10m`.
+        #[schemars(extend("default" = "10m"))]
+        window: Leaf<String>,
+        /// How long a TCP flow may be silent before it is forgotten. Default: `1h`.
+        #[schemars(extend("default" = "1h"))]
+        idle_tcp: Leaf<String>,
+        /// The same of UDP. Default: `2m`.
+        #[schemars(extend("default" = "2m"))]
+        idle_udp: Leaf<String>,
+        /// How long a flow is remembered after its end. Default: `75s`.
+        #[schemars(extend("default" = "75s"))]
+        closing: Leaf<String>,
+        /// Room for flows of which only a first packet was seen. Default: 65536.
+        #[schemars(range(min = 1024, max = 16_777_216), extend("default" = 65536))]
+        fresh: Leaf<i64>,
+        /// Room for the other flows. Default: 262144.
+        #[schemars(range(min = 1024, max = 16_777_216), extend("default" = 262_144))]
+        established: Leaf<i64>,
     }
 }
 
@@ -279,19 +343,72 @@ table! {
         #[schemars(extend("enum" = ["tcp", "udp"], "default" = "tcp"))]
         protocol: Leaf<String>,
         /// How packets reach a backend. Default: `dsr`.
-        #[schemars(extend("enum" = ["dsr"], "default" = "dsr"))]
+        #[schemars(extend("enum" = ["dsr", "ipip", "gue", "nat", "snat"], "default" = "dsr"))]
         mode: Leaf<String>,
-        /// Slots of the Maglev ring, a power of two. Default: 65536.
-        #[schemars(range(min = 256, max = 65536), extend("default" = 65536))]
+        /// Slots of the Maglev ring, a power of two. Default: as many as evenness needs.
+        #[schemars(range(min = 256, max = 65536))]
         ring_slots: Leaf<i64>,
         /// What happens to packets while no backend is usable: `drop` or `pass`. Default: `drop`.
         #[schemars(extend("enum" = ["drop", "pass"], "default" = "drop"))]
         on_empty: Leaf<String>,
+        /// What becomes of a backend's flows when its checks fail: `rehash` gives them to others
+        /// at once, `keep` lets them stay. Default: `rehash`.
+        #[schemars(extend("enum" = ["rehash", "keep"], "default" = "rehash"))]
+        on_down: Leaf<String>,
+        /// What of a flow picks its backend: the whole `flow`, its `source` address alone, or its
+        /// destination `port` alone. Default: `flow`.
+        #[schemars(extend("enum" = ["flow", "source", "port"], "default" = "flow"))]
+        spread: Leaf<String>,
+        /// `udp`: whether a flow stays with its backend when the ring changes: `hash` or `sticky`.
+        /// Default: `hash`; in mode `snat` it always stays.
+        #[schemars(extend("enum" = ["hash", "sticky"]))]
+        udp: Leaf<String>,
+        /// Prefixes that may use the service; all others are denied.
+        #[schemars(length(min = 1))]
+        allow: Leaf<Vec<String>>,
+        /// Prefixes that may not use the service. The longest prefix that covers a source decides.
+        #[schemars(length(min = 1))]
+        deny: Leaf<Vec<String>>,
+        /// `tcp`: how many connections a source may open. Default: no limit.
+        new_connections_per_source: Leaf<Table<ConnectionLimit>>,
+        /// What becomes of fragments: `follow` sends later ones where the first went, `drop`,
+        /// `pass`. Default: `follow`.
+        #[schemars(extend("enum" = ["follow", "drop", "pass"], "default" = "follow"))]
+        fragments: Leaf<String>,
+        /// `follow`: what becomes of later fragments that come before the first: `drop` or `pass`.
+        /// Default: `drop`.
+        #[schemars(extend("enum" = ["drop", "pass"], "default" = "drop"))]
+        reordered_fragments: Leaf<String>,
+        /// `udp`: QUIC connection IDs name the backend.
+        quic: Leaf<Table<Quic>>,
         /// How the backends are probed. Without it all count as healthy.
         health: Leaf<Table<Health>>,
         /// The servers.
         #[schemars(length(min = 1))]
         backends: Tables<Backend>,
+    }
+}
+
+table! {
+    /// How many connections each source may open.
+    #[schemars(extend("required" = ["per_second"]))]
+    ConnectionLimit {
+        /// In the long run, each second.
+        #[schemars(range(min = 1, max = 1_000_000))]
+        per_second: Leaf<i64>,
+        /// At once, after a pause. Default: `per_second`.
+        #[schemars(range(min = 1, max = 1_000_000))]
+        burst: Leaf<i64>,
+    }
+}
+
+table! {
+    /// Server IDs in QUIC connection IDs, in plain text.
+    #[schemars(extend("required" = ["server_id_length"]))]
+    Quic {
+        /// Their length in bytes.
+        #[schemars(range(min = 1, max = 15))]
+        server_id_length: Leaf<i64>,
     }
 }
 
@@ -339,6 +456,12 @@ table! {
         name: Leaf<String>,
         /// Where it is.
         address: Leaf<String>,
+        /// `nat` and `snat`: the port that it listens on. Default: the service's.
+        #[schemars(range(min = 1, max = 65535))]
+        port: Leaf<i64>,
+        /// With `quic`: its server ID in hexadecimal digits.
+        #[schemars(extend("pattern" = "^([0-9A-Fa-f]{2}){1,15}$"))]
+        server_id: Leaf<String>,
         /// Its part of the load in proportion to the others'; 0 takes no new connections.
         /// Default: 1.
         #[schemars(range(min = 0, max = 1000), extend("default" = 1))]

@@ -62,7 +62,12 @@ fn keys(table: &[String]) -> &'static [&'static str] {
     match names.as_slice() {
         ["data_plane"] => raw::DataPlane::KEYS,
         ["admin"] => raw::Admin::KEYS,
+        ["snat"] => raw::Snat::KEYS,
+        ["tunnel"] => raw::Tunnel::KEYS,
+        ["tracking"] => raw::Tracking::KEYS,
         ["services", _] => raw::Service::KEYS,
+        ["services", _, "new_connections_per_source"] => raw::ConnectionLimit::KEYS,
+        ["services", _, "quic"] => raw::Quic::KEYS,
         ["services", _, "health"] => raw::Health::KEYS,
         ["services", _, "backends", _] => raw::Backend::KEYS,
         _ => raw::Config::KEYS,

@@ -3,25 +3,27 @@
 mod backends;
 mod field;
 mod health;
+mod options;
+mod seen;
+mod service;
+mod shared;
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
-    num::NonZeroU16,
     ops::Range,
     path::PathBuf,
     sync::Arc,
 };
 
-use self::field::Fields;
+use self::{
+    field::{Fields, place},
+    seen::Seen,
+};
 use super::{
     findings::Report,
-    raw::{self, AnyPort, Held, Leaf, NumberOr, Table, Tables},
+    raw::{self, Held, Leaf, Table, Tables},
 };
-use crate::model::{
-    AdminConfig, Config, DataPlaneConfig, Mode, OnEmpty, Protocol, RingSlots, Service, ServiceKey,
-    ServicePort, XdpMode,
-};
+use crate::model::{AdminConfig, Config, DataPlaneConfig, Evenness, Service, XdpMode};
 
 /// Most services in a file, as many as the tables hold.
 const SERVICES: usize = lb_common::layout::SERVICES;
@@ -45,10 +47,32 @@ pub(super) fn config(raw: &raw::Config, report: &mut Report<'_>) -> Option<Confi
     };
     let table = held(&raw.admin, "admin", "write it as [admin]", report);
     let admin = table.and_then(|table| admin(table, report));
-    let services = services(&raw.services, report);
+    let table = held(&raw.snat, "snat", "write it as [snat]", report);
+    let snat = match &table {
+        Some(Some((table, at))) => shared::snat(&table.0, at.clone(), report).map(Some),
+        Some(None) => Some(None),
+        None => None,
+    };
+    let tunnel = held(&raw.tunnel, "tunnel", "write it as [tunnel]", report)
+        .and_then(|table| shared::tunnel(table, report));
+    let tracking = held(&raw.tracking, "tracking", "write it as [tracking]", report)
+        .and_then(|table| shared::tracking(table, report));
+    let mut seen = Seen::default();
+    let services = services(&raw.services, &mut seen, report);
+    seen.together(report);
+    // What is wrong with the pool itself has been told.
+    if let Some(snat) = &snat {
+        let at = table
+            .flatten()
+            .and_then(|(table, _)| place(&table.0.addresses));
+        seen.pool(snat.as_ref().zip(at), report);
+    }
     Some(Config {
         data_plane: data_plane?,
         admin: admin?,
+        snat: snat?,
+        tunnel: tunnel?,
+        tracking: tracking?,
         services: services?,
     })
 }
@@ -75,7 +99,11 @@ fn held<'a, T>(
     }
 }
 
-fn services(raw: &Tables<raw::Service>, report: &mut Report<'_>) -> Option<Vec<Service>> {
+fn services(
+    raw: &Tables<raw::Service>,
+    seen: &mut Seen,
+    report: &mut Report<'_>,
+) -> Option<Vec<Service>> {
     let tables = match held(raw, "services", "write each as [[services]]", report)? {
         Some((tables, _)) if !tables.is_empty() => tables,
         _ => {
@@ -105,17 +133,15 @@ fn services(raw: &Tables<raw::Service>, report: &mut Report<'_>) -> Option<Vec<S
             format!("give at most {BACKENDS}, or spread them over several hosts"),
         );
     }
-    let mut seen = Seen::default();
     let services: Vec<Option<Service>> = tables
         .iter()
         .enumerate()
         .map(|(index, table)| {
             let path = format!("services[{index}]");
             let (table, at) = held(table, &path, "write it as [[services]]", report)??;
-            service(&table.0, at, &path, &mut seen, report)
+            service::check(&table.0, at, &path, seen, report)
         })
         .collect();
-    seen.vips_as_backends(report);
     services.into_iter().collect()
 }
 
@@ -148,11 +174,16 @@ fn data_plane(
     );
     let pins = fields.path("pins", &raw.pins, "/sys/fs/bpf/evenkeel", usize::MAX);
     let hash_seed = fields.number("hash_seed", &raw.hash_seed, 0, 0..=i64::MAX, "");
+    let shares = "give a fraction from 0.001 to 0.5, as in 0.02";
+    let evenness = fields.optional("evenness", &raw.evenness, shares, |&fraction| {
+        Evenness::new(fraction).ok_or_else(|| format!("is {fraction}"))
+    });
     Some(DataPlaneConfig {
         interfaces: interfaces?,
         xdp_mode: xdp_mode?,
         pins: pins?,
         hash_seed: hash_seed?.unsigned_abs(),
+        evenness: evenness?.unwrap_or(Evenness::DEFAULT),
     })
 }
 
@@ -181,147 +212,6 @@ fn admin(
         socket: socket?,
         group: group?,
     })
-}
-
-/// What must not stand in a file twice, with its first place.
-#[derive(Default)]
-struct Seen {
-    names: BTreeMap<String, Range<usize>>,
-    keys: BTreeMap<ServiceKey, Range<usize>>,
-    vips: BTreeMap<IpAddr, Range<usize>>,
-    backends: Vec<(IpAddr, String, Range<usize>)>,
-}
-
-impl Seen {
-    /// A backend at a VIP would be sent what it sends itself.
-    fn vips_as_backends(&self, report: &mut Report<'_>) {
-        for (address, field, at) in &self.backends {
-            if let Some(vip) = self.vips.get(address) {
-                let line = report.line(vip);
-                report.add(
-                    at.clone(),
-                    field,
-                    format!("{address} is the VIP of the service in line {line}"),
-                    "give the backend's own address",
-                );
-            }
-        }
-    }
-}
-
-fn service(
-    raw: &raw::Service,
-    at: Range<usize>,
-    path: &str,
-    seen: &mut Seen,
-    report: &mut Report<'_>,
-) -> Option<Service> {
-    let mut fields = Fields::new(path, at.clone(), report);
-    let name = fields.required("name", &raw.name, NAME, |text| name(text, "._-"));
-    let name = name.filter(|name| fields.unique("name", &raw.name, name, &mut seen.names));
-    let vip = fields.required(
-        "vip",
-        &raw.vip,
-        "give one address, as in \"198.51.100.10\"",
-        |text| unicast(text),
-    );
-    let port = fields.required("port", &raw.port, "give 1 to 65535, or \"any\"", port);
-    let protocol = fields.word(
-        "protocol",
-        &raw.protocol,
-        Protocol::Tcp,
-        &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)],
-    );
-    let mode = fields.optional("mode", &raw.mode, "give \"dsr\"", |text| mode(text));
-    let sizes = format!(
-        "give a power of two from {} to {}",
-        RingSlots::MIN,
-        RingSlots::MAX
-    );
-    let ring_slots = fields.optional("ring_slots", &raw.ring_slots, &sizes, |slots| {
-        u32::try_from(*slots)
-            .ok()
-            .and_then(RingSlots::new)
-            .ok_or_else(|| format!("is {slots}"))
-    });
-    let on_empty = fields.word(
-        "on_empty",
-        &raw.on_empty,
-        OnEmpty::Drop,
-        &[("drop", OnEmpty::Drop), ("pass", OnEmpty::Pass)],
-    );
-    if let Some(vip) = vip {
-        seen.vips.entry(vip).or_insert_with(|| at.clone());
-    }
-    if let (Some(vip), Some(port), Some(protocol)) = (vip, port, protocol) {
-        let key = ServiceKey {
-            vip,
-            port,
-            protocol,
-        };
-        let first = seen.keys.entry(key).or_insert_with(|| at.clone());
-        if *first != at {
-            let line = report.line(first);
-            report.add(
-                at.clone(),
-                path,
-                format!("{key} is taken by the service in line {line}"),
-                "change vip, port or protocol, or merge the two services",
-            );
-        }
-    }
-    let field = format!("{path}.health");
-    let health = match held(&raw.health, &field, "write it as [services.health]", report) {
-        Some(Some((table, at))) => {
-            health::check(&table.0, at, &field, port, protocol, report).map(Some)
-        }
-        Some(None) => Some(None),
-        None => None,
-    };
-    let backends = backends::check(&raw.backends, path, &at, seen, report);
-    let ring_slots = ring_slots?.unwrap_or(RingSlots::DEFAULT);
-    let count = raw.backends.good().map_or(0, Vec::len);
-    if count > ring_slots.count() {
-        report.add(
-            at,
-            &format!("{path}.ring_slots"),
-            format!("{} slots for {count} backends", ring_slots.count()),
-            "give at least one slot for each backend; a hundred make their shares exact",
-        );
-    }
-    Some(Service {
-        name: name?,
-        key: ServiceKey {
-            vip: vip?,
-            port: port?,
-            protocol: protocol?,
-        },
-        mode: mode?.unwrap_or(Mode::Dsr),
-        ring_slots,
-        on_empty: on_empty?,
-        health: health?,
-        backends: backends?,
-    })
-}
-
-fn port(port: &NumberOr<AnyPort>) -> Result<ServicePort, String> {
-    match port {
-        NumberOr::Number(number) => u16::try_from(*number)
-            .ok()
-            .and_then(NonZeroU16::new)
-            .map(ServicePort::Exact)
-            .ok_or_else(|| format!("is {number}")),
-        NumberOr::Word(word, _) if word == "any" => Ok(ServicePort::Any),
-        NumberOr::Word(word, _) => Err(format!("is \"{word}\"")),
-    }
-}
-
-fn mode(text: &str) -> Result<Mode, String> {
-    match text {
-        "dsr" => Ok(Mode::Dsr),
-        "ipip" | "gue" | "nat" | "snat" => Err(format!("\"{text}\" is not supported yet")),
-        _ => Err(format!("is \"{text}\"")),
-    }
 }
 
 /// Whether the kernel takes it for an interface's name. It takes bytes beyond ASCII too, but not

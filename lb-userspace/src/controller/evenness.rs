@@ -1,12 +1,14 @@
 //! The three references of a service's evenness, brought together.
 
-use lb_common::layout::Slot;
+use std::collections::BTreeMap;
+
+use lb_common::layout::{Slot, Vip, VipKey};
 use log::{info, warn};
 
 use super::{load::Load, state::ServiceState};
 use crate::{
     admin::proto,
-    balance::image::{Image, Numbers, vips},
+    balance::image::{Image, Numbers, occupied},
     model::{Protocol, Service},
     stats::evenness::{self, Deviation, Severity, Verdict},
 };
@@ -74,31 +76,47 @@ pub(super) fn drift(
             live.tables.header.generation, intended.tables.header.generation
         ));
     }
-    let differing = |own: &Image, other: &Image| {
-        vips(&own.tables)
-            .filter(|vip| vips(&other.tables).all(|o| o != *vip))
-            .count()
-    };
-    let (missing, strange) = (differing(intended, live), differing(live, intended));
-    if missing + strange > 0 {
-        words.push(format!(
-            "{missing} VIP records are missing, {strange} are not intended"
-        ));
+    let (own, other) = (&intended.tables, &live.tables);
+    for (what, own, other) in [
+        ("VIP", &own.vips[..], &other.vips[..]),
+        ("endpoint place", &own.by_address[..], &other.by_address[..]),
+    ] {
+        let (missing, strange) = (lacking(own, other), lacking(other, own));
+        if missing + strange > 0 {
+            words.push(format!(
+                "{missing} {what} records are missing, {strange} are not intended"
+            ));
+        }
     }
-    let endpoints = intended
-        .tables
-        .endpoints
-        .iter()
-        .zip(&live.tables.endpoints)
-        .filter(|(a, b)| a != b)
-        .count();
-    if endpoints > 0 {
-        words.push(format!("{endpoints} endpoint records differ"));
+    for (what, count) in [
+        ("endpoint", differing(&own.endpoints, &other.endpoints)),
+        ("tunnel", differing(&own.fars, &other.fars)),
+        ("service", differing(&own.services, &other.services)),
+        ("snat address", differing(&own.snat, &other.snat)),
+    ] {
+        if count > 0 {
+            words.push(format!("{count} {what} records differ"));
+        }
+    }
+    if intended.lists != live.lists {
+        words.push("lists of allowed and denied sources differ".to_owned());
     }
     if words.is_empty() {
         words.push("rings that no service names differ".to_owned());
     }
     (slots, words)
+}
+
+/// How many records of one hash table the other does not hold.
+fn lacking(own: &[Vip], other: &[Vip]) -> usize {
+    let held: BTreeMap<VipKey, &Vip> = occupied(other).map(|place| (place.key, place)).collect();
+    occupied(own)
+        .filter(|place| held.get(&place.key) != Some(place))
+        .count()
+}
+
+fn differing<T: PartialEq>(own: &[T], other: &[T]) -> usize {
+    own.iter().zip(other).filter(|(a, b)| a != b).count()
 }
 
 /// The verdict on a service.
@@ -192,7 +210,7 @@ fn table_findings(
         .zip(in_ring)
         .map(|(backend, &usable)| if usable { backend.weight.number() } else { 0 })
         .collect();
-    evenness::table_reference(&weights, &state.slots, service.ring_slots.count())
+    evenness::table_reference(&weights, &state.slots, state.base.size().count())
         .iter()
         .map(|at| {
             exact_finding("table", Severity::Page, service, at, start, |name, actual, expected| {

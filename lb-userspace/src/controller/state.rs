@@ -7,17 +7,14 @@ use std::{
     time::Duration,
 };
 
-use lb_common::{
-    flow,
-    layout::{self, mode},
-};
+use lb_common::layout;
 use log::{debug, error, info, warn};
 
 use super::{Error, Identity, Now, addresses, evenness, load::Load, status};
 use crate::{
     admin::proto,
     balance::{
-        image::{Image, Numbers, ServicePlan, Way},
+        image::{self, Common, Image, Numbers, ServicePlan, Way, has_source},
         plan::Base,
     },
     causes::with_causes,
@@ -53,7 +50,7 @@ impl BackendState {
 
 /// A service as the controller sees it.
 pub(super) struct ServiceState {
-    base: Base,
+    pub(super) base: Base,
     pub(super) backends: Vec<BackendState>,
     /// Slots of the published ring, by backend; all zero without one.
     pub(super) slots: Vec<u32>,
@@ -100,6 +97,13 @@ impl State {
         mut kernel: Kernel,
         now: Now,
     ) -> Result<Self, Error> {
+        for kept in kernel.kept() {
+            warn!(
+                "{} has room for {} flows, {} are configured: it keeps its size, and what it \
+                 remembers, until 'evenkeel unload'",
+                kept.map, kept.entries, kept.configured
+            );
+        }
         let image = kernel.live()?;
         let mut numbers = image
             .as_ref()
@@ -271,6 +275,8 @@ impl State {
                         interface: hop.interface,
                         source: hop.source_mac,
                         destination: hop.mac,
+                        mtu: u16::try_from(hop.mtu).unwrap_or(u16::MAX),
+                        address: hop.source,
                     };
                     if self.ways.insert(*address, way) != Some(way) {
                         info!(
@@ -359,7 +365,7 @@ impl State {
         Image::build(
             &plans,
             &self.numbers,
-            self.config.data_plane.hash_seed,
+            Common::of(&self.config),
             self.image.as_ref(),
         )
     }
@@ -380,13 +386,25 @@ impl State {
                 .as_ref()
                 .map_or("not probed yet", |probe| &probe.detail);
             Some(format!("down: {detail}"))
-        } else if !self.ways.contains_key(&configured.address) {
+        } else if let Some(way) = self.ways.get(&configured.address) {
+            let tunnel = &self.config.tunnel;
+            let lost = service.mode.tunnels() && !has_source(configured.address, way, tunnel);
+            lost.then(|| {
+                let key = if configured.address.is_ipv4() {
+                    "source_ipv4"
+                } else {
+                    "source_ipv6"
+                };
+                format!(
+                    "this host has no address of its own on the way to it: add one to its \
+                     interface, or set tunnel.{key}"
+                )
+            })
+        } else {
             Some(match self.hops.hops.get(&configured.address) {
                 Some(Err(why)) => why.to_string(),
                 _ => "its next hop is being looked up".to_owned(),
             })
-        } else {
-            None
         }
     }
 
@@ -569,33 +587,17 @@ impl State {
 
 /// The ways that live tables send packets by.
 fn adopt_ways(live: &Image) -> BTreeMap<IpAddr, Way> {
-    let endpoints = live
-        .tables
-        .endpoints
-        .iter()
-        .zip(&live.tables.fars)
-        .filter(|(e, _)| e.mode != mode::UNRESOLVED);
-    endpoints
-        .map(|(endpoint, far)| {
-            let macs: [u8; 12] = bytemuck::cast(endpoint.macs);
-            let mut way = Way {
-                interface: endpoint.interface,
-                source: [0; 6],
-                destination: [0; 6],
-            };
-            way.destination.copy_from_slice(&macs[..6]);
-            way.source.copy_from_slice(&macs[6..]);
-            (ip(endpoint.family, far.address), way)
-        })
-        .collect()
-}
-
-fn ip(family: u8, address: flow::Address) -> IpAddr {
-    if family == flow::V4 {
-        IpAddr::from(address[3].to_ne_bytes())
-    } else {
-        IpAddr::from(bytemuck::cast::<_, [u8; 16]>(address))
+    let mut ways: BTreeMap<IpAddr, Way> = BTreeMap::new();
+    for (endpoint, far) in live.tables.endpoints.iter().zip(&live.tables.fars) {
+        let Some(way) = image::way(endpoint, far) else {
+            continue;
+        };
+        let known = ways.entry(image::ip(endpoint.family, far.address));
+        // Only in a tunnel do they say the host's own address.
+        let known = known.or_insert(way);
+        known.address = known.address.or(way.address);
     }
+    ways
 }
 
 /// A backend that is live stays so until its probes say otherwise; one that live tables left out

@@ -1,16 +1,10 @@
 //! The data plane in the kernel.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use aya::{
-    Ebpf, EbpfError, EbpfLoader,
-    maps::{ArrayOfMaps, Map, MapData, MapError, PerCpuArray},
-    pin::PinError,
+    Ebpf, EbpfLoader,
+    maps::{ArrayOfMaps, MapData, MapError, PerCpuArray},
     programs::{
         ProgramError, Xdp,
         links::{FdLink, LinkError, PinnedLink},
@@ -24,96 +18,25 @@ use lb_common::{
     },
     verdict::Reason,
 };
-
 use log::Log;
 
-use crate::{
-    balance::image::{self, Image},
-    causes::with_causes,
-    dataplane::{
-        DataPlane, OBJECT,
-        pins::{Pins, PinsError},
-        requirements::{self, TooOld},
-        syscall,
-    },
-    model::{DataPlaneConfig, XdpMode},
+use super::{
+    DataPlane, OBJECT,
+    attach::{interface_index, os_error, remedy},
+    error::map_error,
+    maps::{MAPS, blob, open_pin},
+    pins::Pins,
+    requirements,
+    rings::Rings,
+    sources::Sources,
+    syscall,
 };
-
-/// Why the kernel's side failed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The running kernel lacks what the data plane needs.
-    #[error(transparent)]
-    TooOld(#[from] TooOld),
-    /// The folder of pins cannot be had.
-    #[error(transparent)]
-    Pins(#[from] PinsError),
-    /// The object was not loaded.
-    #[error("load the XDP program: {0}")]
-    Load(#[source] EbpfError),
-    /// The program was refused.
-    #[error("load the XDP program: {0}")]
-    Program(#[source] ProgramError),
-    /// The program was built without its log.
-    #[error("open the XDP program's log: {0}")]
-    Log(#[source] aya_log::Error),
-    /// A pinned map is not what this version expects.
-    #[error(
-        "{} was pinned by another version of evenkeel ({found}, this one needs {expected}): run \
-         that version, or 'evenkeel unload', which interrupts forwarding",
-        path.display()
-    )]
-    OtherLayout {
-        /// The pinned map.
-        path: PathBuf,
-        /// What it is.
-        found: String,
-        /// What it should be.
-        expected: String,
-    },
-    /// A map could not be made, found or opened.
-    #[error("{action}: {source}")]
-    Map {
-        /// What was tried.
-        action: &'static str,
-        /// Why it failed.
-        #[source]
-        source: MapError,
-    },
-    /// A map could not be read or written.
-    #[error("{action}: {source}")]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
-    /// Something could not be pinned.
-    #[error("pin {}: {source}", path.display())]
-    Pin {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: PinError,
-    },
-    /// There is no interface of this name.
-    #[error(
-        "interface {0} does not exist: correct data_plane.interfaces ('ip -brief link' lists them)"
-    )]
-    NoInterface(String),
-    /// The program was not attached.
-    #[error("attach to {interface} in {mode} mode: {reason}")]
-    Attach {
-        /// The interface.
-        interface: String,
-        /// The mode.
-        mode: XdpMode,
-        /// Why, and what to do.
-        reason: String,
-    },
-}
+pub use super::{error::Error, maps::Kept};
+use crate::{
+    balance::image::{self, Image, List},
+    causes::with_causes,
+    model::{DataPlaneConfig, Tracking, XdpMode},
+};
 
 /// An interface that the program is attached to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,89 +58,12 @@ pub struct Unloaded {
     pub foreign: Vec<String>,
 }
 
-/// How many rings are published at once: each takes a file descriptor meanwhile, of which a
-/// process may have 1,024 by default, and each batch a wait for readers.
-const BATCH: usize = 256;
-
 /// The pin of the program that was attached last.
 pub(crate) const PROGRAM: &str = "program";
 /// What the pins of links begin with; the index of the interface follows.
 pub(crate) const LINK: &str = "link-";
 /// The program's name in the object.
 pub(crate) const ENTRY: &str = "evenkeel";
-
-/// A map's name, with its type, its value's size and how many it holds.
-type Shape = (&'static str, u32, usize, usize);
-
-/// `BPF_MAP_TYPE_*` of linux/bpf.h.
-const HASH: u32 = 1;
-const PER_CPU_ARRAY: u32 = 6;
-const LRU_HASH: u32 = 9;
-const LPM_TRIE: u32 = 11;
-const ARRAY_OF_MAPS: u32 = 12;
-
-/// As [`Shape`]'s last number: as many as the configuration says.
-const CONFIGURED: usize = 0;
-
-const MAPS: [Shape; 14] = [
-    ("TABLES", ARRAY_OF_MAPS, 4, 1),
-    ("RINGS", ARRAY_OF_MAPS, 4, layout::RINGS),
-    ("SMALL_RINGS", ARRAY_OF_MAPS, 4, layout::RINGS),
-    (
-        "ENDPOINTS",
-        PER_CPU_ARRAY,
-        size_of::<EndpointCounters>(),
-        layout::ENDPOINTS,
-    ),
-    (
-        "EXITS",
-        PER_CPU_ARRAY,
-        size_of::<ExitCounters>(),
-        layout::EXIT_ROWS,
-    ),
-    (
-        "EVENTS",
-        PER_CPU_ARRAY,
-        size_of::<layout::EndpointEvents>(),
-        layout::ENDPOINTS,
-    ),
-    (
-        "TRACKING",
-        PER_CPU_ARRAY,
-        size_of::<layout::TrackingCounters>(),
-        1,
-    ),
-    ("SYNS", PER_CPU_ARRAY, size_of::<layout::RecentSyns>(), 1),
-    ("SCRATCH", PER_CPU_ARRAY, size_of::<layout::Scratch>(), 1),
-    (
-        "FRESH",
-        LRU_HASH,
-        size_of::<layout::FlowEntry>(),
-        CONFIGURED,
-    ),
-    (
-        "ESTABLISHED",
-        HASH,
-        size_of::<layout::FlowEntry>(),
-        CONFIGURED,
-    ),
-    (
-        "FRAGMENTS",
-        LRU_HASH,
-        size_of::<layout::FlowEntry>(),
-        layout::FRAGMENTS,
-    ),
-    ("SOURCES", LPM_TRIE, 1, layout::SOURCES),
-    (
-        "LIMITS",
-        LRU_HASH,
-        size_of::<layout::Allowance>(),
-        layout::LIMITS,
-    ),
-];
-
-/// An array of one value that is too large for the stack.
-type Blob = MapData;
 
 /// The loaded program with its maps.
 pub struct Kernel {
@@ -228,29 +74,39 @@ pub struct Kernel {
     small_rings: Rings,
     endpoints: PerCpuArray<MapData, [u64; 3]>,
     exits: PerCpuArray<MapData, [u64; Reason::ROW]>,
+    sources: Sources,
+    kept: Vec<Kept>,
     log: EbpfLogger<&'static dyn Log>,
     /// The rings that the published tables name.
     published: BTreeMap<u32, Arc<[Slot]>>,
+    /// The lists of sources that they name.
+    published_lists: BTreeMap<u32, Arc<List>>,
 }
 
 impl Kernel {
     /// Loads the program onto the pinned maps, making those that are missing. Nothing is
     /// attached yet, and nothing that forwards is changed.
     ///
-    /// Needs the kernel that [`requirements`] names, and asks for it before anything is touched.
+    /// A pinned map of flows is taken in whatever size it has; see [`Kernel::kept`].
+    ///
+    /// Kernel 5.14 or later, for batches on maps of maps.
     ///
     /// # Errors
-    /// Where the kernel is too old, the folder of pins cannot be had, the kernel refuses, or pins are of another layout.
-    pub fn open(config: &DataPlaneConfig) -> Result<Self, Error> {
+    /// Where the folder of pins cannot be had, the kernel refuses, or pins are of another layout.
+    pub fn open(config: &DataPlaneConfig, tracking: &Tracking) -> Result<Self, Error> {
         requirements::check()?;
         let pins = Pins::open(&config.pins)?;
         let mut loader = EbpfLoader::new();
+        let mut kept = Vec::new();
         for shape in &MAPS {
-            let path = pins.path(shape.0);
+            let path = pins.path(shape.name);
             if path.exists() {
-                check_shape(&path, shape)?;
+                kept.extend(shape.check(&path, tracking)?);
             }
-            loader.map_pin_path(shape.0, path);
+            loader.map_pin_path(shape.name, path);
+            if let Some(entries) = shape.configured(tracking) {
+                loader.map_max_entries(shape.name, entries);
+            }
         }
         let cpus = aya::util::nr_cpus().map_err(|(_, source)| Error::Io {
             action: "count the CPUs",
@@ -267,15 +123,27 @@ impl Kernel {
             small_rings: Rings::open(&pins, "SMALL_RINGS", SMALL_RING_SLOTS)?,
             endpoints: open_pin(&pins, "ENDPOINTS", PerCpuArray::try_from)?,
             exits: open_pin(&pins, "EXITS", PerCpuArray::try_from)?,
+            sources: Sources::open(&pins)?,
+            kept,
             log,
             published: BTreeMap::new(),
+            published_lists: BTreeMap::new(),
             pins,
             object,
         };
         if let Some(live) = kernel.live()? {
             kernel.published = live.rings;
+            kernel.published_lists = live.lists;
         }
+        // What an interrupted publication left behind, which no packet follows.
+        kernel.sources.retain(&kernel.published_lists)?;
         Ok(kernel)
+    }
+
+    /// Pinned maps of flows whose size is not the configured one.
+    #[must_use]
+    pub fn kept(&self) -> &[Kept] {
+        &self.kept
     }
 
     /// Attaches the program, or puts it in the place of an earlier controller's without a gap.
@@ -423,6 +291,13 @@ impl DataPlane for Kernel {
             .partition(|(_, slots)| slots.len() <= SMALL_RING_SLOTS);
         self.small_rings.publish(&small)?;
         self.rings.publish(&large)?;
+        let published = &self.published_lists;
+        let new_lists = image
+            .lists
+            .iter()
+            .filter(|(number, list)| published.get(number) != Some(list))
+            .map(|(number, list)| (*number, &**list));
+        self.sources.write(new_lists)?;
         let tables = blob(std::slice::from_ref(&*image.tables))?;
         // Returns once no packet follows the old tables any more.
         self.tables
@@ -436,6 +311,10 @@ impl DataPlane for Kernel {
         self.small_rings.retire(&small)?;
         self.rings.retire(&large)?;
         self.published.clone_from(&image.rings);
+        if self.published_lists != image.lists {
+            self.sources.retain(&image.lists)?;
+            self.published_lists.clone_from(&image.lists);
+        }
         Ok(())
     }
 
@@ -474,7 +353,19 @@ impl DataPlane for Kernel {
             };
             rings.insert(vip.ring, kind.read(vip.ring, slots)?);
         }
-        Ok(Some(Image { tables, rings }))
+        let named = |number: &u32| tables.services.iter().any(|of| of.sources == *number);
+        let lists = if tables.services.iter().any(|of| of.sources != 0) {
+            let mut lists = self.sources.read()?;
+            lists.retain(|number, _| named(number));
+            lists
+        } else {
+            BTreeMap::new()
+        };
+        Ok(Some(Image {
+            tables,
+            rings,
+            lists,
+        }))
     }
 
     fn endpoint(&self, number: u16) -> Result<EndpointCounters, Error> {
@@ -508,7 +399,7 @@ pub fn unload(folder: &Path) -> Result<Option<Unloaded>, Error> {
     let (mut own, foreign): (Vec<_>, Vec<_>) = pins.names()?.into_iter().partition(|name| {
         name.starts_with(LINK)
             || name.starts_with(PROGRAM)
-            || MAPS.iter().any(|shape| shape.0 == name)
+            || MAPS.iter().any(|shape| shape.name == name)
     });
     // Links first: no packet meets a program whose maps are half gone.
     own.sort_by_key(|name| !name.starts_with(LINK));
@@ -535,175 +426,4 @@ fn program(object: &mut Ebpf) -> Result<&mut Xdp, Error> {
         .ok_or_else(|| Error::Program(ProgramError::NotLoaded))?
         .try_into()
         .map_err(Error::Program)
-}
-
-/// The rings of one size.
-struct Rings {
-    outer: ArrayOfMaps<MapData>,
-    /// The same map, for batches.
-    data: MapData,
-    slots: usize,
-    /// Stands in for every ring that is not in use.
-    blank: Blob,
-}
-
-impl Rings {
-    fn open(pins: &Pins, name: &'static str, slots: usize) -> Result<Self, Error> {
-        Ok(Self {
-            outer: open_pin(pins, name, ArrayOfMaps::try_from)?,
-            data: MapData::from_pin(pins.path(name)).map_err(map_error("open the rings"))?,
-            slots,
-            blank: blob(&vec![Slot::steady(layout::NONE); slots])?,
-        })
-    }
-
-    /// Puts rings under numbers that no packet follows.
-    fn publish(&self, rings: &[(&u32, &Arc<[Slot]>)]) -> Result<(), Error> {
-        for batch in rings.chunks(BATCH) {
-            let mut maps = Vec::with_capacity(batch.len());
-            for &(&number, slots) in batch {
-                let mut ring = vec![Slot::steady(layout::NONE); self.slots];
-                ring[..slots.len()].copy_from_slice(slots);
-                maps.push((number, blob(&ring)?));
-            }
-            let rings: Vec<_> = maps.iter().map(|(number, map)| (*number, map)).collect();
-            self.update(&rings)?;
-        }
-        Ok(())
-    }
-
-    /// Frees rings that no packet follows any more.
-    fn retire(&self, rings: &[(&u32, &Arc<[Slot]>)]) -> Result<(), Error> {
-        let unused: Vec<_> = rings
-            .iter()
-            .map(|(number, _)| (**number, &self.blank))
-            .collect();
-        if unused.is_empty() {
-            return Ok(());
-        }
-        self.update(&unused)
-    }
-
-    fn update(&self, rings: &[(u32, &MapData)]) -> Result<(), Error> {
-        syscall::update_inner(&self.data, rings).map_err(|source| Error::Io {
-            action: "publish rings",
-            source,
-        })
-    }
-
-    /// Reads the first slots of a ring.
-    fn read(&self, number: u32, slots: usize) -> Result<Arc<[Slot]>, Error> {
-        let inner = self
-            .outer
-            .get(&number, 0)
-            .map_err(map_error("open a live ring"))?;
-        let mut ring = vec![Slot::steady(layout::NONE); self.slots];
-        syscall::lookup(&inner, 0, bytemuck::cast_slice_mut(&mut ring)).map_err(|source| {
-            Error::Io {
-                action: "read a live ring",
-                source,
-            }
-        })?;
-        ring.truncate(slots);
-        Ok(ring.into())
-    }
-}
-
-/// Makes an array of one value.
-fn blob<T: bytemuck::NoUninit>(value: &[T]) -> Result<Blob, Error> {
-    let bytes: &[u8] = bytemuck::cast_slice(value);
-    let shape = aya_obj::Map::new_from_params(ARRAY, 4, bytes.len() as u32, 1, 0);
-    let map = MapData::create(shape, "evenkeel_blob", None).map_err(map_error("make a table"))?;
-    syscall::update(&map, 0, bytes).map_err(|source| Error::Io {
-        action: "fill a table",
-        source,
-    })?;
-    Ok(map)
-}
-
-/// `BPF_MAP_TYPE_ARRAY` of linux/bpf.h.
-const ARRAY: u32 = 2;
-
-fn open_pin<M>(
-    pins: &Pins,
-    name: &str,
-    kind: impl Fn(Map) -> Result<M, MapError>,
-) -> Result<M, Error> {
-    MapData::from_pin(pins.path(name))
-        .and_then(Map::from_map_data)
-        .and_then(kind)
-        .map_err(map_error("open a pinned map"))
-}
-
-fn check_shape(path: &Path, &(_, kind, value, entries): &Shape) -> Result<(), Error> {
-    let info = MapData::from_pin(path)
-        .and_then(|map| map.info())
-        .map_err(map_error("open a pinned map"))?;
-    let found_kind = info.map_type().map_or(u32::MAX, |kind| kind as u32);
-    let entries_found = if entries == CONFIGURED {
-        CONFIGURED
-    } else {
-        info.max_entries() as usize
-    };
-    let found = (found_kind, info.value_size() as usize, entries_found);
-    if found == (kind, value, entries) {
-        return Ok(());
-    }
-    let words = |(kind, value, entries)| format!("type {kind}, {entries} values of {value} bytes");
-    Err(Error::OtherLayout {
-        path: path.to_owned(),
-        found: words(found),
-        expected: words((kind, value, entries)),
-    })
-}
-
-fn map_error(action: &'static str) -> impl Fn(MapError) -> Error {
-    move |source| Error::Map { action, source }
-}
-
-fn interface_index(name: &str) -> Result<u32, Error> {
-    let socket = rustix::net::socket(
-        rustix::net::AddressFamily::UNIX,
-        rustix::net::SocketType::DGRAM,
-        None,
-    )
-    .map_err(|e| Error::Io {
-        action: "open a socket to look up an interface",
-        source: e.into(),
-    })?;
-    rustix::net::netdevice::name_to_index(&socket, name)
-        .map_err(|_| Error::NoInterface(name.to_owned()))
-}
-
-/// The system's error number at the root of aya's error.
-fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            return io.raw_os_error();
-        }
-        next = error.source();
-    }
-    None
-}
-
-fn remedy(error: &ProgramError, mode: XdpMode) -> String {
-    match os_error(error) {
-        Some(libc::EBUSY | libc::EEXIST) => {
-            "another XDP program is attached ('ip link show' tells \
-             its id): detach it ('ip link set dev … xdp off'), or unload the software it belongs to"
-                .to_owned()
-        }
-        Some(libc::EOPNOTSUPP) if mode == XdpMode::Native => "the driver has no native XDP: use \
-             another interface, or set data_plane.xdp_mode = \"generic\", which is several times \
-             slower"
-            .to_owned(),
-        Some(libc::EINVAL | libc::ERANGE) if mode == XdpMode::Native => format!(
-            "{}; the driver refuses native XDP in its present setting: try a smaller MTU, fewer \
-             queues, or LRO off",
-            with_causes(error)
-        ),
-        Some(libc::EPERM | libc::EACCES) => "not permitted: run as root".to_owned(),
-        _ => with_causes(error),
-    }
 }

@@ -50,6 +50,18 @@ impl Needs {
                 tunnel: None,
                 answers: false,
             },
+            Mode::Ipip => Self {
+                tunnel: Some(Tunnel::Ip),
+                answers: false,
+            },
+            Mode::Gue => Self {
+                tunnel: Some(Tunnel::Udp),
+                answers: false,
+            },
+            Mode::Nat | Mode::Snat => Self {
+                tunnel: None,
+                answers: true,
+            },
         }
     }
 }

@@ -273,8 +273,11 @@ fn link(message: &LinkMessage) -> Option<Link> {
     }
     let mut name = None;
     let mut mac = None;
+    // Every link has one; that of Ethernet where the kernel leaves it out.
+    let mut mtu = 1500;
     for attribute in &message.attributes {
         match attribute {
+            LinkAttribute::Mtu(bytes) => mtu = *bytes,
             LinkAttribute::IfName(ifname) => name = Some(Arc::from(ifname.as_str())),
             LinkAttribute::Address(address) => mac = address.as_slice().try_into().ok(),
             _ => {}
@@ -285,6 +288,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
         index: message.header.index,
         name: name?,
         mac: mac.filter(|_| is_ethernet),
+        mtu,
     })
 }
 
@@ -349,10 +353,12 @@ fn route(message: &RouteMessage) -> Route {
     }
     let mut interface = None;
     let mut gateway = None;
+    let mut source = None;
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(index) => interface = Some(*index),
             RouteAttribute::Gateway(address) => gateway = ip(address),
+            RouteAttribute::PrefSource(address) => source = ip(address),
             // An IPv4 route by an IPv6 router (RFC 8950).
             RouteAttribute::Via(RouteVia::Inet6(v6)) => gateway = Some(IpAddr::V6(*v6)),
             RouteAttribute::EncapType(kind) if *kind != RouteLwEnCapType::None => {
@@ -361,7 +367,11 @@ fn route(message: &RouteMessage) -> Route {
             _ => {}
         }
     }
-    interface.map_or(Route::None, |interface| Route::Via { interface, gateway })
+    interface.map_or(Route::None, |interface| Route::Via {
+        interface,
+        gateway,
+        source,
+    })
 }
 
 fn changed_route(message: &RouteMessage) -> Option<Event> {

@@ -24,6 +24,8 @@ pub struct Link {
     pub name: Arc<str>,
     /// Its own MAC address; `None` where it does not speak Ethernet.
     pub mac: Option<[u8; 6]>,
+    /// The largest IP packet that it sends, in bytes.
+    pub mtu: u32,
 }
 
 /// A neighbour's key: the same address may be a different machine on another link.
@@ -79,6 +81,8 @@ pub enum Route {
         interface: u32,
         /// The router; `None` where the address is on the link.
         gateway: Option<IpAddr>,
+        /// The address of this host that the kernel would send from.
+        source: Option<IpAddr>,
     },
     /// A way out through a tunnel that the route itself describes.
     Encapsulated,
@@ -274,8 +278,12 @@ impl Table {
         address: IpAddr,
         route: Route,
     ) -> Result<(NextHop, Reachability), Unresolved> {
-        let (interface, gateway) = match route {
-            Route::Via { interface, gateway } => (interface, gateway),
+        let (interface, gateway, source) = match route {
+            Route::Via {
+                interface,
+                gateway,
+                source,
+            } => (interface, gateway, source),
             Route::Encapsulated => return Err(Unresolved::Encapsulated { address }),
             Route::Local => return Err(Unresolved::Local { address }),
             Route::NotUnicast => return Err(Unresolved::NotUnicast { address }),
@@ -311,6 +319,8 @@ impl Table {
                 source_mac,
                 gateway,
                 mac,
+                mtu: link.mtu,
+                source,
             };
             return Ok((next_hop, reachability));
         }
@@ -361,7 +371,9 @@ impl Table {
             .routes
             .iter()
             .filter_map(|(&address, &route)| match route {
-                Route::Via { interface, gateway } => {
+                Route::Via {
+                    interface, gateway, ..
+                } => {
                     self.links.get(&interface)?.mac?;
                     Some(Hop {
                         interface,

@@ -38,11 +38,7 @@ use evenkeel_tests::{
     tools::{require_root, tool},
 };
 
-<<<<<<< HEAD
-use crate::{forwarder::Forwarder, traffic::Bulk};
-=======
 use crate::forwarder::Forwarder;
->>>>>>> e2e
 
 /// Measures from end to end; `cargo xtask bench e2e` builds what this takes and runs it.
 #[derive(Parser)]
@@ -147,10 +143,6 @@ fn choose(options: &Options) -> Result<(Vec<Contender>, BTreeMap<Contender, Stri
 fn turn(contender: Contender, round: u32, options: &Options) -> Result<Vec<Sample>> {
     let bed = forwarder::network(contender)?;
     let _servers = Web::start_all(&bed)?;
-<<<<<<< HEAD
-    let bulk = Bulk::start(&bed)?;
-=======
->>>>>>> e2e
     let _forwarder = Forwarder::start(contender, &bed)?;
     traffic::await_all_backends(&bed)?;
     traffic::warm_up(&bed)?;
@@ -161,11 +153,7 @@ fn turn(contender: Contender, round: u32, options: &Options) -> Result<Vec<Sampl
                 traffic::requests(&bed, scenario, options.seconds)
             }
             Scenario::Download | Scenario::Upload | Scenario::UploadFrames => {
-<<<<<<< HEAD
-                bulk.transfer(scenario, options.seconds)
-=======
                 traffic::transfer(&bed, scenario, options.seconds)
->>>>>>> e2e
             }
         };
         let values = values.with_context(|| scenario.title())?;

@@ -80,70 +80,6 @@ fn flood(bed: &Topology, scenario: Scenario, seconds: u32) -> Result<Requests> {
     Requests::parse(&tools::output(&mut wrk)?)
 }
 
-<<<<<<< HEAD
-/// An iperf3 on the first backend, which the VIP for bulk data leads to.
-pub(crate) struct Bulk<'bed> {
-    bed: &'bed Topology,
-    _server: Process,
-}
-
-impl<'bed> Bulk<'bed> {
-    /// Starts it and waits until it listens.
-    pub(crate) fn start(bed: &'bed Topology) -> Result<Self> {
-        let host = &bed.backends[0];
-        let mut iperf = host.namespace.command("iperf3")?;
-        iperf.args(["--server", "--port", &BULK_PORT.to_string()]);
-        let log = bed.dir().path().join("iperf3.log");
-        let mut server = Process::start_logged("iperf3", &mut iperf, &log)?;
-        let filter = format!("sport = :{BULK_PORT}");
-        // A connection as a probe would be taken for the one test that it serves at a time.
-        wait::until("iperf3 to listen", PATIENCE, || {
-            server.check_running()?;
-            let sockets = host.namespace.run("ss", &["-Hltn", &filter])?;
-            ensure!(!sockets.is_empty(), "it does not listen yet");
-            Ok(())
-        })?;
-        Ok(Self {
-            bed,
-            _server: server,
-        })
-    }
-
-    /// Moves data for so long.
-    pub(crate) fn transfer(&self, scenario: Scenario, seconds: u32) -> Result<Values> {
-        let mut iperf = self.bed.client.command("iperf3")?;
-        iperf
-            .args(["--client", &BULK.to_string()])
-            .args(["--port", &BULK_PORT.to_string()])
-            .args(["--time", &seconds.to_string(), "--json"]);
-        match scenario {
-            Scenario::Download => _ = iperf.arg("--reverse"),
-            Scenario::Upload => {}
-            Scenario::UploadFrames => self.segmentation_offload("off")?,
-            Scenario::KeepAlive | Scenario::Close => bail!("requests are not for iperf3"),
-        }
-        let before = busy_seconds()?;
-        let told = run_iperf(&mut iperf);
-        let busy = busy_seconds()? - before;
-        if scenario == Scenario::UploadFrames {
-            self.segmentation_offload("on")?;
-        }
-        let Transfer { seconds, bytes } = told?;
-        Ok(vec![
-            (Figure::Throughput, bytes * 8.0 / seconds / 1e9),
-            (Figure::CpuPerGigabyte, busy * 1e3 / (bytes / 1e9)),
-        ])
-    }
-
-    /// Lets the client's device cut segments, or not.
-    ///
-    /// Between namespaces that device cuts nothing either: chunks of 64 KiB go all the way in one
-    /// piece, but for a balancer with XDP, whose line takes frames only. No wire does that.
-    fn segmentation_offload(&self, state: &str) -> Result<()> {
-        let change = ["-K", HOST_INTERFACE, "tso", state, "gso", state];
-        self.bed.client.run("ethtool", &change).map(drop)
-    }
-=======
 /// Moves data for so long between the client and the first backend.
 pub(crate) fn transfer(bed: &Topology, scenario: Scenario, seconds: u32) -> Result<Values> {
     // One for each transfer: it refuses the next while it still puts the last one away.
@@ -198,7 +134,6 @@ fn bulk_server(bed: &Topology) -> Result<Process> {
 fn segmentation_offload(bed: &Topology, state: &str) -> Result<()> {
     let change = ["-K", HOST_INTERFACE, "tso", state, "gso", state];
     bed.client.run("ethtool", &change).map(drop)
->>>>>>> e2e
 }
 
 /// Runs iperf3, which tells its complaint on its standard output, as JSON.

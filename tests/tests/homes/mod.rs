@@ -26,13 +26,13 @@ use lb_common::{
 };
 use lb_userspace::{
     balance::{
-        image::{Image, Numbers, ServicePlan, Way},
+        image::{Common, Image, Numbers, ServicePlan, Way},
         plan::Base,
     },
     dataplane::{DataPlane as _, OBJECT, kernel::Kernel},
     model::{
-        Backend, DataPlaneConfig, Mode, OnEmpty, Protocol, RingSlots, Service, ServiceKey,
-        ServicePort, Weight, XdpMode,
+        Backend, DataPlaneConfig, Evenness, Mode, OnEmpty, Options, Protocol, RingSize, RingSlots,
+        Service, ServiceKey, ServicePort, Tracking, Weight, XdpMode,
     },
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -100,8 +100,9 @@ pub(crate) fn service(
             protocol,
         },
         mode: Mode::Dsr,
-        ring_slots: RingSlots::DEFAULT,
+        ring_slots: RingSize::Fixed(RingSlots::LARGEST),
         on_empty: OnEmpty::Drop,
+        options: Options::default(),
         health: None,
         backends: (0..backends)
             .map(|backend| Backend {
@@ -109,6 +110,8 @@ pub(crate) fn service(
                 address: address(backend),
                 weight: Weight::DEFAULT,
                 capacity: None,
+                port: None,
+                server_id: None,
             })
             .collect(),
     }
@@ -121,6 +124,8 @@ pub(crate) fn way(number: u32) -> Way {
         interface: INGRESS,
         source: [0x02, 0, 0, 0, 0, 0x01],
         destination: [0x06, 0, a, b, c, d],
+        mtu: 1500,
+        address: None,
     }
 }
 
@@ -152,8 +157,10 @@ pub(crate) fn open() -> (Kernel, RunDir) {
         xdp_mode: XdpMode::Generic,
         pins: dir.bpf().join("evenkeel"),
         hash_seed: 0,
+        evenness: Evenness::DEFAULT,
     };
-    let kernel = Kernel::open(&config).unwrap_or_else(|error| panic!("{error}"));
+    let kernel =
+        Kernel::open(&config, &Tracking::default()).unwrap_or_else(|error| panic!("{error}"));
     (kernel, dir)
 }
 
@@ -226,6 +233,11 @@ impl Homes {
         host.tables = Some(image.tables.clone());
         host.small_rings = small_rings;
         host.rings = rings;
+        host.sources = image
+            .lists
+            .values()
+            .flat_map(|list| list.iter().map(|(key, allowed)| (*key, *allowed)))
+            .collect();
         Self {
             kernel,
             host,
@@ -324,7 +336,8 @@ impl Stage {
             service(number, vip, port, protocol, backends)
         })
         .collect();
-        services[1].ring_slots = RingSlots::new(RingSlots::MIN).expect("a size");
+        let smallest = RingSlots::new(RingSlots::MIN).expect("a size");
+        services[1].ring_slots = RingSize::Fixed(smallest);
         services[6].on_empty = OnEmpty::Pass;
         let mut numbers = Numbers::default();
         let fresh = numbers.assign(&services).expect("there is room");
@@ -339,7 +352,7 @@ impl Stage {
             interface: INGRESS + 1,
             ..way(0)
         })];
-        let mut image = Image::build(&plans, &numbers, 7, None);
+        let mut image = Image::build(&plans, &numbers, Common::seeded(7), None);
         for vip in image
             .tables
             .vips

@@ -1,7 +1,9 @@
+mod modes;
+
 use std::num::NonZeroU16;
 
 use super::*;
-use crate::model::{Backend, Protocol, RingSlots, Weight};
+use crate::model::{Backend, Mode, OnEmpty, Options, Protocol, RingSize, RingSlots, Weight};
 
 fn service(port: u16, backends: &[u8]) -> Service {
     Service {
@@ -12,8 +14,9 @@ fn service(port: u16, backends: &[u8]) -> Service {
             protocol: Protocol::Tcp,
         },
         mode: Mode::Dsr,
-        ring_slots: RingSlots::new(256).unwrap(),
+        ring_slots: RingSize::Fixed(RingSlots::new(256).unwrap()),
         on_empty: OnEmpty::Drop,
+        options: Options::default(),
         health: None,
         backends: backends
             .iter()
@@ -22,6 +25,8 @@ fn service(port: u16, backends: &[u8]) -> Service {
                 address: [10, 0, 0, last].into(),
                 weight: Weight::DEFAULT,
                 capacity: None,
+                port: None,
+                server_id: None,
             })
             .collect(),
     }
@@ -33,10 +38,12 @@ fn plan(service: &Service, owner: u16) -> ServicePlan<'_> {
         interface: 3,
         source: [2; 6],
         destination: [4; 6],
+        mtu: 1500,
+        address: Some([10, 0, 0, 254].into()),
     };
     ServicePlan {
         service,
-        owners: Some(vec![owner; service.ring_slots.count()].into()),
+        owners: Some(vec![owner; 256].into()),
         ways: vec![Some(way); service.backends.len()],
     }
 }
@@ -90,7 +97,7 @@ fn numbers_are_read_back_from_the_tables() {
     let mut plans: Vec<_> = services.iter().map(|service| plan(service, 0)).collect();
     // A backend whose next hop is not known has its number all the same.
     plans[0].ways[1] = None;
-    let image = Image::build(&plans, &numbers, 7, None);
+    let image = Image::build(&plans, &numbers, Common::seeded(7), None);
     let mut adopted = Numbers::adopt(&image.tables);
     assert_eq!(adopted.services, numbers.services);
     assert_eq!(adopted.endpoints, numbers.endpoints);
@@ -107,7 +114,7 @@ fn only_a_ring_that_changes_moves_to_its_other_number() {
             .zip(owners)
             .map(|(s, o)| plan(s, o))
             .collect();
-        Image::build(&plans, &numbers, 7, live)
+        Image::build(&plans, &numbers, Common::seeded(7), live)
     };
     let names = |image: &Image| image.rings.keys().copied().collect::<Vec<_>>();
     let first = build([0, 0], None);
@@ -125,17 +132,32 @@ fn only_a_ring_that_changes_moves_to_its_other_number() {
 fn images_forward_alike_whatever_their_generation() {
     let services = [service(80, &[1, 2])];
     let numbers = assigned(&services);
-    let first = Image::build(&[plan(&services[0], 0)], &numbers, 7, None);
-    let again = Image::build(&[plan(&services[0], 0)], &numbers, 7, Some(&first));
+    let first = Image::build(&[plan(&services[0], 0)], &numbers, Common::seeded(7), None);
+    let again = Image::build(
+        &[plan(&services[0], 0)],
+        &numbers,
+        Common::seeded(7),
+        Some(&first),
+    );
     assert_ne!(first, again);
     assert!(again.forwards_like(&first));
     let mut unresolved = plan(&services[0], 0);
     unresolved.ways[0] = None;
     for other in [
-        Image::build(&[plan(&services[0], 1)], &numbers, 7, Some(&first)),
-        Image::build(&[unresolved], &numbers, 7, Some(&first)),
-        Image::build(&[plan(&services[0], 0)], &numbers, 8, Some(&first)),
-        Image::build(&[], &numbers, 7, Some(&first)),
+        Image::build(
+            &[plan(&services[0], 1)],
+            &numbers,
+            Common::seeded(7),
+            Some(&first),
+        ),
+        Image::build(&[unresolved], &numbers, Common::seeded(7), Some(&first)),
+        Image::build(
+            &[plan(&services[0], 0)],
+            &numbers,
+            Common::seeded(8),
+            Some(&first),
+        ),
+        Image::build(&[], &numbers, Common::seeded(7), Some(&first)),
     ] {
         assert!(!other.forwards_like(&first));
     }
@@ -149,7 +171,7 @@ fn a_service_without_owners_has_no_ring() {
         owners: None,
         ..plan(&services[0], 0)
     };
-    let image = Image::build(&[empty], &numbers, 7, None);
+    let image = Image::build(&[empty], &numbers, Common::seeded(7), None);
     assert!(image.rings.is_empty() && image.ring_of(0).is_none());
     assert_eq!(vips(&image.tables).next().unwrap().state, state::EMPTY_DROP);
 }

@@ -1,14 +1,27 @@
 //! The backends of a service.
 
-use std::{collections::BTreeMap, num::NonZeroU32, ops::Range, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    num::{NonZeroU16, NonZeroU32},
+    ops::Range,
+    sync::Arc,
+};
 
-use super::{NAME, Seen, field::Fields, held, name, unicast};
+use super::{
+    NAME,
+    field::{Fields, place},
+    held, name,
+    seen::{NatEnd, Seen, family},
+    service::Known,
+    unicast,
+};
 use crate::{
     config::{
         findings::Report,
         raw::{self, Held, Tables},
     },
-    model::{Backend, Weight},
+    model::{Backend, Mode, ServerId, ServicePort, Weight},
 };
 
 /// What a service's backends say together, as far as it can be read.
@@ -16,6 +29,7 @@ use crate::{
 struct Peers {
     names: BTreeMap<String, Range<usize>>,
     addresses: BTreeMap<String, Range<usize>>,
+    server_ids: BTreeMap<String, Range<usize>>,
     /// Those whose weight is 0.
     idle: usize,
     /// Those that declare a capacity.
@@ -29,6 +43,7 @@ pub(super) fn check(
     raw: &Tables<raw::Backend>,
     path: &str,
     at: &Range<usize>,
+    service: &Known,
     seen: &mut Seen,
     report: &mut Report<'_>,
 ) -> Option<Vec<Backend>> {
@@ -48,7 +63,7 @@ pub(super) fn check(
         .map(|(index, table)| {
             let path = format!("{field}[{index}]");
             let (table, at) = held(table, &path, "write it as [[services.backends]]", report)??;
-            backend(&table.0, at, &path, &mut peers, seen, report)
+            backend(&table.0, at, &path, service, &mut peers, seen, report)
         })
         .collect();
     if peers.idle == tables.len() {
@@ -77,6 +92,7 @@ fn backend(
     raw: &raw::Backend,
     at: Range<usize>,
     path: &str,
+    service: &Known,
     peers: &mut Peers,
     seen: &mut Seen,
     report: &mut Report<'_>,
@@ -92,9 +108,22 @@ fn backend(
         let text = address.to_string();
         fields.unique("address", &raw.address, &text, &mut peers.addresses)
     });
+    let port = port(raw, &mut fields, service);
     if let Some(address) = address {
-        seen.backends.push((address, format!("{path}.address"), at));
+        reachable(raw, address, &mut fields, service);
+        let field = format!("{path}.address");
+        if let (Some(Mode::Nat), Some(key), Some(port)) = (service.mode, service.key(), port) {
+            seen.nat.push(NatEnd {
+                address,
+                port: port.map_or(key.port, ServicePort::Exact),
+                service: key,
+                field: field.clone(),
+                at: at.clone(),
+            });
+        }
+        seen.backends.push((address, field, at));
     }
+    let server_id = server_id(raw, &mut fields, service, peers);
     let name = fields.optional("name", &raw.name, NAME, |text| name(text, "._-:"));
     let name = match (name, address) {
         (Some(Some(name)), _) => Some(name),
@@ -126,5 +155,97 @@ fn backend(
         address: address?,
         weight: weight?,
         capacity: capacity?,
+        port: port?,
+        server_id: server_id?,
     })
+}
+
+/// Only a tunnel leads from one family to the other.
+fn reachable(raw: &raw::Backend, address: IpAddr, fields: &mut Fields<'_, '_>, service: &Known) {
+    if let (Some(vip), Some(mode), Held::Good(_, at)) =
+        (service.vip, service.mode, raw.address.held())
+        && family(vip) != family(address)
+        && !mode.tunnels()
+    {
+        let (own, vips) = (family(address), family(vip));
+        fields.report(
+            at,
+            "address",
+            format!("{address} is {own}, the VIP is {vips}, which mode {mode} cannot join"),
+            &format!("give an {vips} address, or use mode = \"ipip\" or \"gue\""),
+        );
+    }
+}
+
+/// The port that the backend is sent to.
+#[expect(
+    clippy::option_option,
+    reason = "wrong, missing and there are three things"
+)]
+fn port(
+    raw: &raw::Backend,
+    fields: &mut Fields<'_, '_>,
+    service: &Known,
+) -> Option<Option<NonZeroU16>> {
+    let port = fields.port("port", &raw.port)?;
+    let (Some(number), Some(at)) = (port, place(&raw.port)) else {
+        return Some(port);
+    };
+    match (service.mode, service.port) {
+        (Some(mode), _) if !mode.translates() => fields.report(
+            at,
+            "port",
+            format!("mode {mode} does not change ports"),
+            "remove it, or use mode = \"nat\" or \"snat\"",
+        ),
+        (Some(Mode::Nat), Some(ServicePort::Any)) => fields.report(
+            at,
+            "port",
+            format!(
+                "all ports of the VIP would meet at {number}, and replies would not tell which"
+            ),
+            "remove it, give the service one port, or use mode = \"snat\"",
+        ),
+        _ => {}
+    }
+    Some(port)
+}
+
+/// The backend's QUIC server ID, which each backend of a service has or none.
+#[expect(
+    clippy::option_option,
+    reason = "wrong, missing and there are three things"
+)]
+fn server_id(
+    raw: &raw::Backend,
+    fields: &mut Fields<'_, '_>,
+    service: &Known,
+    peers: &mut Peers,
+) -> Option<Option<ServerId>> {
+    let leaf = &raw.server_id;
+    let Some(length) = service.server_ids? else {
+        if let Some(at) = place(leaf) {
+            fields.report(
+                at,
+                "server_id",
+                "the service does not look at connection IDs",
+                "remove it, or add quic = { server_id_length = … } to the service",
+            );
+        }
+        return Some(None);
+    };
+    let digits = 2 * usize::from(length.bytes());
+    let remedy = format!(
+        "give {digits} hexadecimal digits, as in \"{:0digits$x}\"",
+        0x2a
+    );
+    let id = fields.required("server_id", leaf, &remedy, |text| {
+        let bytes = hex::decode(text).ok();
+        bytes
+            .filter(|bytes| bytes.len() == usize::from(length.bytes()))
+            .and_then(|bytes| ServerId::new(&bytes))
+            .ok_or_else(|| format!("is {text:?}"))
+    })?;
+    let first = fields.unique("server_id", leaf, &id.to_string(), &mut peers.server_ids);
+    first.then_some(Some(id))
 }

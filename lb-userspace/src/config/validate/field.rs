@@ -3,8 +3,10 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
+    num::NonZeroU16,
     ops::{Range, RangeInclusive},
     path::PathBuf,
+    time::Duration,
 };
 
 use super::absolute;
@@ -27,6 +29,11 @@ impl<'r, 't> Fields<'r, 't> {
             table,
             report,
         }
+    }
+
+    /// The values of a table within this one.
+    pub(super) fn inner(&mut self, key: &str, table: Range<usize>) -> Fields<'_, 't> {
+        Fields::new(&format!("{}.{key}", self.path), table, self.report)
     }
 
     pub(super) fn report(
@@ -122,6 +129,46 @@ impl<'r, 't> Fields<'r, 't> {
         value.map(|value| value.unwrap_or(default))
     }
 
+    /// A port.
+    #[expect(
+        clippy::option_option,
+        reason = "wrong, missing and there are three things"
+    )]
+    pub(super) fn port(&mut self, key: &str, leaf: &Leaf<i64>) -> Option<Option<NonZeroU16>> {
+        self.optional(key, leaf, "give 1 to 65535", |&port| {
+            u16::try_from(port)
+                .ok()
+                .and_then(NonZeroU16::new)
+                .ok_or_else(|| format!("is {port}"))
+        })
+    }
+
+    /// A duration with its unit.
+    pub(super) fn duration(
+        &mut self,
+        key: &str,
+        leaf: &Leaf<String>,
+        default: Duration,
+        bounds: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
+        let words = humantime::format_duration;
+        let remedy = format!(
+            "give a duration from {} to {}, as in \"{}\"",
+            words(*bounds.start()),
+            words(*bounds.end()),
+            words(default)
+        );
+        let value = self.optional(key, leaf, &remedy, |text| {
+            let value = humantime::parse_duration(text).map_err(|e| format!("\"{text}\": {e}"))?;
+            if bounds.contains(&value) {
+                Ok(value)
+            } else {
+                Err(format!("is \"{text}\""))
+            }
+        });
+        value.map(|value| value.unwrap_or(default))
+    }
+
     /// An absolute path of bounded length.
     pub(super) fn path(
         &mut self,
@@ -158,5 +205,13 @@ impl<'r, 't> Fields<'r, 't> {
         let problem = format!("{value} stands in line {line} already");
         self.report(at, key, problem, "give each its own");
         false
+    }
+}
+
+/// Where a value stands, good or bad.
+pub(super) fn place<T>(leaf: &Leaf<T>) -> Option<Range<usize>> {
+    match leaf.held() {
+        Held::Missing => None,
+        Held::Good(_, at) | Held::Bad(_, at) => Some(at),
     }
 }

@@ -8,11 +8,14 @@ use std::{
 
 use hyper::http::uri::{Authority, PathAndQuery};
 
-use super::field::Fields;
+use super::{
+    field::{Fields, place},
+    service::Known,
+};
 use crate::{
     config::{
         findings::Report,
-        raw::{self, Held, Leaf, NumberOr, StatusRange},
+        raw::{self, Held, NumberOr, StatusRange},
     },
     model::{HealthCheck, HttpProbe, ProbeKind, Protocol, ServicePort},
 };
@@ -27,8 +30,7 @@ pub(super) fn check(
     raw: &raw::Health,
     at: Range<usize>,
     path: &str,
-    service_port: Option<ServicePort>,
-    protocol: Option<Protocol>,
+    service: &Known,
     report: &mut Report<'_>,
 ) -> Option<HealthCheck> {
     let mut fields = Fields::new(path, at.clone(), report);
@@ -42,13 +44,8 @@ pub(super) fn check(
             other => Err(format!("is \"{other}\"")),
         },
     );
-    let port = fields.optional("port", &raw.port, "give 1 to 65535", |&port| {
-        u16::try_from(port)
-            .ok()
-            .and_then(NonZeroU16::new)
-            .ok_or_else(|| format!("is {port}"))
-    });
-    let port = match (port, service_port, protocol) {
+    let port = fields.port("port", &raw.port);
+    let port = match (port, service.port, service.protocol) {
         (Some(Some(port)), ..)
         | (Some(None), Some(ServicePort::Exact(port)), Some(Protocol::Tcp)) => Some(port),
         (Some(None), Some(_), Some(_)) => {
@@ -62,11 +59,18 @@ pub(super) fn check(
         }
         _ => None,
     };
-    let interval = duration(&mut fields, "interval", &raw.interval, DEFAULT_INTERVAL);
+    let interval = fields.duration(
+        "interval",
+        &raw.interval,
+        DEFAULT_INTERVAL,
+        SHORTEST..=LONGEST,
+    );
     let shorter = interval.map_or(DEFAULT_TIMEOUT, |interval| {
         DEFAULT_TIMEOUT.min(interval / 2)
     });
-    let timeout = duration(&mut fields, "timeout", &raw.timeout, shorter);
+    // A time-out may be shorter than the shortest interval, but not nothing.
+    let bounds = Duration::from_millis(1)..=LONGEST;
+    let timeout = fields.duration("timeout", &raw.timeout, shorter, bounds);
     if let (Some(interval), Some(timeout), Held::Good(_, at)) =
         (interval, timeout, raw.timeout.held())
         && timeout >= interval
@@ -197,13 +201,6 @@ fn authority(text: &str) -> bool {
     }
 }
 
-fn place<T>(leaf: &Leaf<T>) -> Option<Range<usize>> {
-    match leaf.held() {
-        Held::Missing => None,
-        Held::Good(_, at) | Held::Bad(_, at) => Some(at),
-    }
-}
-
 fn range(item: &NumberOr<StatusRange>) -> Result<RangeInclusive<u16>, String> {
     let code = |text: &str| {
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
@@ -225,28 +222,4 @@ fn range(item: &NumberOr<StatusRange>) -> Result<RangeInclusive<u16>, String> {
             }
         }
     }
-}
-
-fn duration(
-    fields: &mut Fields<'_, '_>,
-    key: &str,
-    leaf: &Leaf<String>,
-    default: Duration,
-) -> Option<Duration> {
-    let remedy = "give a duration from 100ms to 1h, as in \"1s\" or \"500ms\"";
-    let value = fields.optional(key, leaf, remedy, |text| {
-        let value = humantime::parse_duration(text).map_err(|e| format!("\"{text}\": {e}"))?;
-        // A time-out may be shorter than the shortest interval, but not nothing.
-        let shortest = if key == "timeout" {
-            Duration::from_millis(1)
-        } else {
-            SHORTEST
-        };
-        if (shortest..=LONGEST).contains(&value) {
-            Ok(value)
-        } else {
-            Err(format!("is \"{text}\""))
-        }
-    });
-    value.map(|value| value.unwrap_or(default))
 }

@@ -4,13 +4,9 @@ use super::super::{
     facts::{Facts, PinsPlace},
     finding::{Finding, Level, Remedy},
 };
+use crate::dataplane::requirements::{LEAST, Release};
 
 const PLACE: &str = "host";
-
-/// Batched updates of maps of maps are of this version.
-const LEAST: (u32, u32) = (5, 14);
-/// The oldest of the long-term kernels that are looked after.
-const RECOMMENDED: (u32, u32) = (6, 1);
 
 /// Who may not load programs is not shown what others have loaded either.
 pub(super) fn privilege(facts: &Facts) -> Option<Finding> {
@@ -31,24 +27,15 @@ pub(super) fn kernel(facts: &Facts) -> Option<Finding> {
     let release = &facts.host.release;
     let found = version(release)?;
     let what = format!("kernel {release}");
-    let words = |(major, minor)| format!("boot Linux {major}.{minor} or later");
-    Some(if found < LEAST {
+    let Release(major, minor) = LEAST;
+    Some(if found < (major, minor) {
         Finding::new(
             Level::Error,
             "kernel",
             PLACE,
             what,
-            "it cannot replace many rings at once",
-            Remedy::words(words(RECOMMENDED)),
-        )
-    } else if found < RECOMMENDED {
-        Finding::new(
-            Level::Warning,
-            "kernel",
-            PLACE,
-            what,
-            "Evenkeel is not tested on kernels as old as this",
-            Remedy::words(words(RECOMMENDED)),
+            "it lacks what the data plane needs",
+            Remedy::words(format!("boot Linux {LEAST} or later")),
         )
     } else {
         Finding::ok("kernel", PLACE, what)

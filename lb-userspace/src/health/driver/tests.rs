@@ -23,7 +23,8 @@ use crate::{
         state::{Machine, State},
     },
     model::{
-        HttpProbe, Mode, OnEmpty, ProbeKind, Protocol, RingSlots, ServiceKey, ServicePort, Weight,
+        HttpProbe, Mode, OnEmpty, Options, ProbeKind, Protocol, RingSize, ServiceKey, ServicePort,
+        Weight,
     },
 };
 
@@ -49,6 +50,8 @@ fn service(name: &str, health: Option<HealthCheck>, addresses: &[Ipv4Addr]) -> S
         address: address.into(),
         weight: Weight::DEFAULT,
         capacity: None,
+        port: None,
+        server_id: None,
     };
     Service {
         name: name.into(),
@@ -58,7 +61,8 @@ fn service(name: &str, health: Option<HealthCheck>, addresses: &[Ipv4Addr]) -> S
             protocol: Protocol::Tcp,
         },
         mode: Mode::Dsr,
-        ring_slots: RingSlots::DEFAULT,
+        ring_slots: RingSize::Auto,
+        options: Options::default(),
         on_empty: OnEmpty::Drop,
         health,
         backends: addresses.iter().enumerate().map(backend).collect(),

@@ -7,6 +7,7 @@ const OWN: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const PEER: [u8; 6] = [2, 0, 0, 0, 0, 9];
 const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 10];
 const BACKEND: &str = "10.0.0.9";
+const SOURCE: &str = "10.0.0.2";
 
 fn ip(address: &str) -> IpAddr {
     address.parse().unwrap()
@@ -24,6 +25,7 @@ fn link(index: u32, name: &str, mac: Option<[u8; 6]>) -> Link {
         index,
         name: name.into(),
         mac,
+        mtu: 1500 + index,
     }
 }
 
@@ -40,6 +42,7 @@ fn via(interface: u32, gateway: Option<&str>) -> Route {
     Route::Via {
         interface,
         gateway: gateway.map(ip),
+        source: Some(ip(SOURCE)),
     }
 }
 
@@ -142,6 +145,8 @@ fn the_mac_is_the_backends_or_its_gateways() {
             source_mac: OWN,
             gateway: gateway.map(ip),
             mac: PEER,
+            mtu: 1500 + ETH0,
+            source: Some(ip(SOURCE)),
         };
         assert_eq!(next_hop(&table, BACKEND), expected);
     }

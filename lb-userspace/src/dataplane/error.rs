@@ -1,0 +1,88 @@
+//! Why the kernel's side failed.
+
+use std::{io, path::PathBuf};
+
+use aya::{EbpfError, maps::MapError, pin::PinError, programs::ProgramError};
+
+use super::{pins::PinsError, requirements::TooOld};
+use crate::model::XdpMode;
+
+/// Why the kernel's side failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The running kernel lacks what the data plane needs.
+    #[error(transparent)]
+    TooOld(#[from] TooOld),
+    /// The folder of pins cannot be had.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+    /// The object was not loaded.
+    #[error("load the XDP program: {0}")]
+    Load(#[source] EbpfError),
+    /// The program was refused.
+    #[error("load the XDP program: {0}")]
+    Program(#[source] ProgramError),
+    /// The program was built without its log.
+    #[error("open the XDP program's log: {0}")]
+    Log(#[source] aya_log::Error),
+    /// A pinned map is not what this version expects.
+    #[error(
+        "{} was pinned by another version of evenkeel ({found}, this one needs {expected}): run \
+         that version, or 'evenkeel unload', which interrupts forwarding",
+        path.display()
+    )]
+    OtherLayout {
+        /// The pinned map.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// A map could not be made, found or opened.
+    #[error("{action}: {source}")]
+    Map {
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        #[source]
+        source: MapError,
+    },
+    /// A map could not be read or written.
+    #[error("{action}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// Something could not be pinned.
+    #[error("pin {}: {source}", path.display())]
+    Pin {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: PinError,
+    },
+    /// There is no interface of this name.
+    #[error(
+        "interface {0} does not exist: correct data_plane.interfaces ('ip -brief link' lists them)"
+    )]
+    NoInterface(String),
+    /// The program was not attached.
+    #[error("attach to {interface} in {mode} mode: {reason}")]
+    Attach {
+        /// The interface.
+        interface: String,
+        /// The mode.
+        mode: XdpMode,
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+pub(super) fn map_error(action: &'static str) -> impl Fn(MapError) -> Error {
+    move |source| Error::Map { action, source }
+}
