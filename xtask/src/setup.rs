@@ -57,15 +57,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// What to look for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Scope {
-    /// What everything takes but the comparison with others.
-    Own,
-    /// That, and the programs of the comparison.
-    Everything,
-}
-
 /// Installs what is missing for building, tests and demonstration.
 ///
 /// # Errors
