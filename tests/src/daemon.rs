@@ -16,8 +16,8 @@ use crate::{
     wait,
 };
 
-/// How long a controller may take to start or to end.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a controller may take to start or to end, on an emulated machine that shares its processor.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A controller on the balancer of a bed; killed on drop.
 ///

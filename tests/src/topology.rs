@@ -48,8 +48,8 @@ pub const VIP6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0,
 /// up to a second pass before it sends the first frame.
 const HOST_INDEX: u32 = 1000;
 
-/// How long the lines may take to come up.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the lines may take to come up, on an emulated machine that shares its processor.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The beds of this process, counted to keep their names apart.
 static BEDS: AtomicU32 = AtomicU32::new(0);

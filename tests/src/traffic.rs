@@ -258,7 +258,7 @@ impl<'bed> Traffic<'bed> {
     }
 
     fn finish(mut self, limit: Duration) -> Result<Outcome> {
-        let status = self.process.wait(limit + Duration::from_secs(10))?;
+        let status = self.process.wait(limit + Duration::from_mins(1))?;
         if let Some(reader) = self.reader.take() {
             // It ends with the client's output, and has nothing to say.
             let _ = reader.join();

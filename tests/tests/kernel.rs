@@ -27,7 +27,7 @@ use evenkeel_tests::{
 };
 
 /// How long an emulated machine may take for what a real one does at once.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// The port of the UDP service.
 const ECHO: u16 = 5353;
