@@ -150,7 +150,7 @@ fn options(service: &Service) -> Vec<String> {
         let (allow, deny) = (sources.allow.len(), sources.deny.len());
         let others = if allow == 0 { "allowed" } else { "denied" };
         out.push(format!(
-            "{allow} prefixes allowed, {deny} denied, others {others}"
+            "prefixes: {allow} allowed, {deny} denied, others {others}"
         ));
     }
     if let Some(limit) = options.limit {
@@ -324,7 +324,7 @@ snat from     10.0.0.100, ports 1024-33791
 remembers     up to 65536 new and 262144 established flows; for 10m after a change
 
 web  tcp 198.51.100.10:80, snat, 4096 slots, drop packets while no backend is usable
-  spread by source address; 1 prefixes allowed, 0 denied, others denied; 10 new connections a second from each source, 20 at once; pass fragments; flows stay with a backend that is down
+  spread by source address; prefixes: 1 allowed, 0 denied, others denied; 10 new connections a second from each source, 20 at once; pass fragments; flows stay with a backend that is down
   tcp check of port 80 every 1s, time-out 500ms; up after 2 passed, down after 3 failed
   b1      10.0.0.1  weight 3, 75.0 % of the load, port 8080
   old-b2  10.0.0.2  weight 1, 25.0 % of the load

@@ -31,7 +31,7 @@ impl Sources {
     /// Everything that the trie holds, by the number of the list.
     pub(super) fn read(&self) -> Result<BTreeMap<u32, Arc<List>>, Error> {
         let mut lists: BTreeMap<u32, List> = BTreeMap::new();
-        for entry in self.0.iter() {
+        for entry in &self.0 {
             let (key, allowed) = entry.map_err(map_error("read the lists of sources"))?;
             let key = from_trie(key);
             lists.entry(key.list).or_default().insert(key, allowed);

@@ -152,6 +152,11 @@ pub(crate) fn open() -> (Kernel, RunDir) {
         "this test loads a program into the kernel: run it as root"
     );
     let dir = RunDir::create(BEDS.fetch_add(1, Ordering::Relaxed)).expect("a bpffs");
+    (open_in(&dir, &Tracking::default()), dir)
+}
+
+/// Opens a kernel with the pins in a bpffs.
+pub(crate) fn open_in(dir: &RunDir, tracking: &Tracking) -> Kernel {
     let config = DataPlaneConfig {
         interfaces: Vec::new(),
         xdp_mode: XdpMode::Generic,
@@ -159,9 +164,7 @@ pub(crate) fn open() -> (Kernel, RunDir) {
         hash_seed: 0,
         evenness: Evenness::DEFAULT,
     };
-    let kernel =
-        Kernel::open(&config, &Tracking::default()).unwrap_or_else(|error| panic!("{error}"));
-    (kernel, dir)
+    Kernel::open(&config, tracking).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Loads every program of the object once more, onto the maps of an open kernel: to run them while

@@ -10,12 +10,12 @@ use crate::model::{
 
 /// A file with these tables in front of a service with these lines and these backends.
 fn file(tables: &str, service: &str, backends: &[&str]) -> String {
-    let backends: String = backends
-        .iter()
-        .map(|lines| format!("[[services.backends]]\n{lines}\n"))
-        .collect();
+    let mut all = String::new();
+    for lines in backends {
+        all.extend(["[[services.backends]]\n", lines, "\n"]);
+    }
     format!(
-        "[data_plane]\ninterfaces = [\"eth0\"]\n{tables}\n{}{backends}",
+        "[data_plane]\ninterfaces = [\"eth0\"]\n{tables}\n{}{all}",
         lines(service)
     )
 }
@@ -201,6 +201,7 @@ fn assert_found(text: &str, line: &str, field: &str, problem: &str, remedy: &str
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of mistakes")]
 fn each_mistake_in_a_service_is_named_at_its_place() {
     let of = "services[0]";
     // The service's lines, the wrong line, its key, a part of the complaint and of the remedy.
@@ -548,6 +549,7 @@ fn replies_in_mode_nat_must_tell_their_service() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of mistakes")]
 fn each_mistake_in_a_shared_table_is_named_at_its_place() {
     for (table, line, field, problem, remedy) in [
         (

@@ -22,6 +22,10 @@ pub(super) struct Known {
     pub(super) protocol: Option<Protocol>,
     pub(super) mode: Option<Mode>,
     /// The length of its server IDs; `Some(None)` without QUIC.
+    #[expect(
+        clippy::option_option,
+        reason = "wrong, missing and there are three things"
+    )]
     pub(super) server_ids: Option<Option<ServerIdLength>>,
 }
 

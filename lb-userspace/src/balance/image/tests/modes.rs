@@ -225,9 +225,12 @@ fn the_pool_is_found_and_counted() {
     assert_eq!(Numbers::adopt(&image.tables).services.len(), 1);
 }
 
+/// A change of a service.
+type Change = fn(&mut Service);
+
 #[test]
 fn options_are_flags_and_records() {
-    let flags = |change: fn(&mut Service)| {
+    let flags = |change: Change| {
         let mut service = of(Mode::Dsr);
         change(&mut service);
         let image = build(std::slice::from_ref(&service), Common::seeded(7), None);
@@ -235,22 +238,22 @@ fn options_are_flags_and_records() {
     };
     let sticky = |service: &mut Service| service.options.udp = UdpFlows::Sticky;
     let udp = |service: &mut Service| service.key.protocol = Protocol::Udp;
-    let cases: [(u16, fn(&mut Service)); 9] = [
+    let cases: [(u16, Change); 9] = [
         (0, |_| ()),
         (0, |s| s.key.protocol = Protocol::Udp),
         (flag::REMEMBER, |s| s.mode = Mode::Snat),
         (flag::SOURCES, |s| {
-            s.options.sources = Some(sources(&[], &["10.0.0.0/8"]))
+            s.options.sources = Some(sources(&[], &["10.0.0.0/8"]));
         }),
         (flag::SOURCES | flag::DENY_OTHERS, |s| {
             s.options.sources = Some(sources(&["10.0.0.0/8"], &[]));
         }),
         (flag::LIMIT, |s| s.options.limit = Some(limit())),
         (flag::PASS_REORDERED, |s| {
-            s.options.fragments = Fragments::Follow(Fate::Pass)
+            s.options.fragments = Fragments::Follow(Fate::Pass);
         }),
         (flag::NO_FRAGMENTS, |s| {
-            s.options.fragments = Fragments::Refuse(Fate::Drop)
+            s.options.fragments = Fragments::Refuse(Fate::Drop);
         }),
         (flag::NO_FRAGMENTS | flag::PASS_REORDERED, |s| {
             s.options.fragments = Fragments::Refuse(Fate::Pass);
