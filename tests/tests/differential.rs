@@ -109,6 +109,7 @@ fn kernel_and_host_agree_on_every_packet() {
         let (verdict, _) = homes.run(&bytes);
         let name = match verdict {
             Verdict::Transmit => "forwarded",
+            Verdict::Redirect(_) => "redirected",
             Verdict::Pass(reason) | Verdict::Drop(reason) => reason.name(),
         };
         *seen.entry(name.to_owned()).or_default() += 1;
