@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, vec::Vec};
 
+use bytemuck::Zeroable as _;
+
 use super::bed::{Bed, NOW, ends, to_vip, words};
 use crate::{
     flow::{self, Flow, V4, V6},
     host::Frame,
-    layout::{Slot, entry, mode},
+    layout::{self, Slot, Vip, VipKey, entry, flag, mode, state},
     testing::Plan,
     verdict::{Reason, Verdict},
     wire::tcp::{ACK, FIN, RST, SYN},
@@ -271,4 +273,70 @@ fn without_a_pool_nothing_is_sent() {
     assert_eq!(sent(&bed, &syn), Err(Verdict::Drop(Reason::NoPort)));
     bed.tables().header.snat_v6 = 1;
     assert_eq!(sent(&bed, &syn), Err(Verdict::Drop(Reason::NoPort)));
+}
+
+#[test]
+fn a_flow_goes_on_from_its_port_while_the_next_hop_of_its_slots_owner_is_not_known() {
+    for udp in [false, true] {
+        let mut bed = bed(V4, &[POOL], 0xff);
+        let first = from_port(V4, 1);
+        let first = if udp {
+            Plan::udp(first.source, first.destination)
+        } else {
+            first
+        };
+        let there = sent(&bed, &first).unwrap();
+        bed.slots(Slot::steady(2));
+        bed.tables().endpoints[2].mode = mode::UNRESOLVED;
+        // Another flow in between, whose port is not to stick.
+        let other = Plan {
+            source: from_port(V4, 2).source,
+            ..first.clone()
+        };
+        assert_eq!(sent(&bed, &other), Err(Verdict::Pass(Reason::Unresolved)));
+        let next = if udp {
+            first.clone()
+        } else {
+            first.segment(ACK, 2)
+        };
+        assert_eq!(sent(&bed, &next), Ok(there));
+        // Once the next hop is known, the other flow has a port like any.
+        bed.tables().endpoints[2].mode = mode::SNAT;
+        let later = sent(&bed, &other).unwrap();
+        assert_eq!(later.source, words(POOL));
+        assert_ne!(later.source_port(), 0);
+    }
+}
+
+#[test]
+fn a_quic_connection_is_sent_from_a_port_of_its_own() {
+    let mut bed = bed(V4, &[POOL], 0xff);
+    bed.services(|vip| vip.flags |= flag::QUIC);
+    let tables = bed.tables();
+    tables.services[1].server_id = 1;
+    let key = VipKey {
+        address: [0x0a, 0, 0, 0],
+        port: 1,
+        protocol: 1,
+        family: layout::family::QUIC,
+    };
+    let [place, _] = tables.header.endpoint_places(&key);
+    tables.by_address[place] = Vip {
+        key,
+        ring: 2,
+        service: 1,
+        state: state::ENDPOINT,
+        ..Vip::zeroed()
+    };
+    let plan = Plan::udp(to_vip(V4).source, to_vip(V4).destination);
+    let mut bytes = plan.bytes();
+    let quic = plan.transport() + 8;
+    bytes[quic..quic + 3].copy_from_slice(b"\x43\x00\x0a");
+    let (verdict, bytes) = bed.run(&bytes);
+    assert_eq!(verdict, Verdict::Transmit);
+    let there = flow_of(&plan, &bytes);
+    assert_eq!(there.destination, super::bed::backend(V4, 2));
+    assert_eq!(there.source, words(POOL));
+    assert_eq!(u16::from_be(there.source_port()), 1024);
+    assert_eq!(bed.host.fresh.borrow().len(), 2);
 }
