@@ -36,7 +36,7 @@ use lb_common::{
 };
 use lb_userspace::{
     balance::{
-        image::{self, Image, Numbers, ServicePlan, Way},
+        image::{Image, Numbers, ServicePlan, Way},
         plan::Base,
     },
     dataplane::{DataPlane as _, OBJECT, kernel::Kernel},
@@ -234,6 +234,8 @@ pub(crate) struct Homes {
     pub(crate) host: Host,
     pub(crate) memory: Memory,
     endpoints: u16,
+    /// How many rows of exits may have been counted in.
+    rows: u32,
     _dir: RunDir,
 }
 
@@ -253,6 +255,7 @@ impl Homes {
             host,
             memory,
             endpoints,
+            rows: 1,
             _dir: dir,
         };
         homes.publish(image);
@@ -264,6 +267,12 @@ impl Homes {
         self.kernel
             .publish(image)
             .unwrap_or_else(|error| panic!("{error}"));
+        let rows = image
+            .tables
+            .vips
+            .iter()
+            .map(|vip| u32::from(vip.service) + 2);
+        self.rows = rows.fold(self.rows, u32::max);
         let (small_rings, rings) = image
             .rings
             .iter()
@@ -272,6 +281,13 @@ impl Homes {
         self.host.tables = Some(image.tables.clone());
         self.host.small_rings = small_rings;
         self.host.rings = rings;
+    }
+
+    /// Publishes an image of other endpoints to both, numbered below the one given; what was
+    /// counted goes on.
+    pub(crate) fn change(&mut self, image: &Image, endpoints: u16) {
+        self.endpoints = self.endpoints.max(endpoints);
+        self.publish(image);
     }
 
     /// Makes both remember a flow of which a first packet was seen.
@@ -292,6 +308,11 @@ impl Homes {
         self.host.sources.insert(source, allowed);
     }
 
+    /// Makes both forget the lists of sources.
+    pub(crate) fn forget_sources(&mut self) {
+        self.memory.forget_sources(&mut self.host);
+    }
+
     /// Checks that both remember the same.
     pub(crate) fn compare_memory(&self) {
         self.memory.compare(&self.host);
@@ -305,6 +326,7 @@ impl Homes {
     /// Runs a frame through both; they agree, or the test fails.
     pub(crate) fn run(&mut self, frame: &[u8]) -> (Verdict, Vec<u8>) {
         let program = self.kernel.program().expect("the object has its program");
+        network::note(&mut self.host.routes, frame);
         self.host.now.set(now());
         let (action, bytes) = run(program, frame);
         let mut host = Frame::new(frame, INGRESS);
@@ -339,13 +361,7 @@ impl Homes {
                 kernel.events.insert(number, events);
             }
         }
-        let numbers = self
-            .host
-            .tables
-            .iter()
-            .flat_map(|tables| image::vips(tables));
-        let services = numbers.map(|vip| u32::from(vip.service) + 1).max();
-        for row in 0..=services.unwrap_or(0) {
+        for row in 0..self.rows {
             let counters = self.kernel.exits(row).expect("a counter");
             let counted = Reason::ALL.map(|reason| ((row, reason), counters[reason as usize]));
             kernel

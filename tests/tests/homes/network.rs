@@ -30,7 +30,7 @@ pub(crate) const KNOWN: [&str; 8] = [
 /// Clients whose MAC addresses are not.
 pub(crate) const UNKNOWN: [&str; 2] = ["203.0.113.200", "2001:db8:c::200"];
 /// The host's own addresses.
-pub(crate) const LOCAL: [&str; 2] = ["203.0.113.1", "2001:db8:c::1"];
+pub(crate) const LOCAL: [&str; 3] = ["203.0.113.1", "2001:db8:c::1", "::1"];
 
 /// The MAC address of a client, by the last byte of its address.
 pub(crate) const fn mac(last: u8) -> [u8; 6] {
@@ -67,6 +67,24 @@ pub(crate) fn routes() -> BTreeMap<Address, Route> {
     });
     let local = LOCAL.map(|address| (words(address.parse().expect("an address")), Route::Local));
     known.into_iter().chain(local).collect()
+}
+
+/// Notes that there is no way to the link-local and multicast addresses that a frame names: the
+/// kernel never forwards to these, as if they were the host's own.
+pub(crate) fn note(routes: &mut BTreeMap<Address, Route>, frame: &[u8]) {
+    // Behind no tag, one or two.
+    for network in [14, 18, 22] {
+        let Some(header) = frame.get(network..network + 40) else {
+            return;
+        };
+        for address in [&header[8..24], &header[24..40]] {
+            let address: [u8; 16] = address.try_into().expect("sixteen bytes");
+            let strict = address[0] == 0xff || address[0] == 0xfe && address[1] & 0xc0 == 0x80;
+            if header[0] >> 4 == 6 && strict {
+                routes.insert(bytemuck::cast(address), Route::Local);
+            }
+        }
+    }
 }
 
 /// Runs a test in a namespace in which the kernel answers as [`routes`] does.
