@@ -128,6 +128,8 @@ pub struct Host {
     pub routes: BTreeMap<Address, Route>,
     /// Counts ports.
     pub ports: Cell<u32>,
+    /// By how much: one CPU of several takes every so manieth.
+    pub port_step: u32,
     /// How many ICMP errors may still be sent.
     pub tell: Cell<u32>,
     recent: RefCell<Vec<u32>>,
@@ -152,6 +154,7 @@ impl Default for Host {
             limits: RefCell::default(),
             routes: BTreeMap::new(),
             ports: Cell::new(0),
+            port_step: 1,
             tell: Cell::new(u32::MAX),
             recent: RefCell::new(std::vec![0; RECENT_SYNS]),
         }
@@ -268,7 +271,8 @@ impl Memory for Host {
     }
 
     fn next_port(&self) -> u32 {
-        self.ports.replace(self.ports.get().wrapping_add(1))
+        let next = self.ports.get().wrapping_add(self.port_step);
+        self.ports.replace(next)
     }
 
     fn listed(&self, source: &SourceKey) -> Option<u8> {

@@ -70,3 +70,6 @@ pub const fn of_words<const N: usize>(words: &[u32; N]) -> u16 {
     }
     !fold(sum)
 }
+
+#[cfg(test)]
+mod tests;

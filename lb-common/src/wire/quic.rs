@@ -45,3 +45,6 @@ pub fn server_id<P: Packet>(packet: &P, at: usize, length: u8) -> Option<Address
     }
     Some(server)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,10 +6,7 @@ use super::*;
 use crate::host::Frame;
 
 fn frame(bytes: &[u8]) -> Frame {
-    Frame {
-        bytes: bytes.to_vec(),
-        ingress: 1,
-    }
+    Frame::new(bytes, 1)
 }
 
 fn changed(bytes: &[u8], at: usize, byte: u8) -> Frame {

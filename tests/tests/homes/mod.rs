@@ -6,6 +6,12 @@
     reason = "each test that includes this module uses a part of it"
 )]
 
+pub(crate) mod bed;
+pub(crate) mod builder;
+pub(crate) mod cases;
+pub(crate) mod memory;
+pub(crate) mod network;
+
 use std::{
     collections::BTreeMap,
     net::IpAddr,
@@ -20,8 +26,12 @@ use aya::{
 use evenkeel_tests::run_dir::RunDir;
 use lb_common::{
     decide,
+    flow::Flow,
     host::{Frame, Host},
-    layout::{EndpointCounters, SERVICES, SMALL_RING_SLOTS},
+    layout::{
+        EndpointCounters, EndpointEvents, FlowEntry, SMALL_RING_SLOTS, SourceKey, TICK_NS,
+        TrackingCounters,
+    },
     verdict::{Reason, Verdict},
 };
 use lb_userspace::{
@@ -35,7 +45,12 @@ use lb_userspace::{
         Service, ServiceKey, ServicePort, Tracking, Weight, XdpMode,
     },
 };
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::{
+    thread::{CpuSet, sched_setaffinity},
+    time::{ClockId, clock_gettime},
+};
+
+use memory::Memory;
 
 /// The interface by which `BPF_PROG_TEST_RUN` lets frames come in: loopback.
 pub(crate) const INGRESS: u32 = 1;
@@ -210,48 +225,121 @@ pub(crate) struct Counts {
     pub(crate) endpoints: BTreeMap<u16, EndpointCounters>,
     /// By row and reason.
     pub(crate) exits: BTreeMap<(u32, Reason), u64>,
+    /// By endpoint number.
+    pub(crate) events: BTreeMap<u16, EndpointEvents>,
+    /// Of the memory of flows.
+    pub(crate) tracking: TrackingCounters,
 }
 
-/// Both homes with the same tables.
+/// The time in ticks, by the clock that the program reads.
+pub(crate) fn now() -> u32 {
+    let time = clock_gettime(ClockId::MonotonicCoarse);
+    let nanoseconds = time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
+    (nanoseconds / TICK_NS) as u32
+}
+
+/// Both homes with the same tables and the same memory.
 pub(crate) struct Homes {
     pub(crate) kernel: Kernel,
-    host: Host,
+    pub(crate) host: Host,
+    pub(crate) memory: Memory,
     endpoints: u16,
+    /// How many rows of exits may have been counted in.
+    rows: u32,
     _dir: RunDir,
 }
 
 impl Homes {
     /// Publishes an image to both, whose endpoints have numbers below the one given.
     pub(crate) fn with(image: &Image, endpoints: u16) -> Self {
-        let (mut kernel, dir) = open();
-        kernel
+        let (kernel, dir) = open();
+        let memory = Memory::open(&dir.bpf().join("evenkeel"));
+        // The first processor of several takes every so manieth port, and counts before it does.
+        let cpus = aya::util::nr_cpus().expect("the number of CPUs") as u32;
+        let mut host = Host::default();
+        host.ports.set(cpus);
+        host.port_step = cpus;
+        host.routes = network::routes();
+        let mut homes = Self {
+            kernel,
+            host,
+            memory,
+            endpoints,
+            rows: 1,
+            _dir: dir,
+        };
+        homes.publish(image);
+        homes
+    }
+
+    /// Publishes an image to both.
+    pub(crate) fn publish(&mut self, image: &Image) {
+        self.kernel
             .publish(image)
             .unwrap_or_else(|error| panic!("{error}"));
+        let rows = image
+            .tables
+            .vips
+            .iter()
+            .map(|vip| u32::from(vip.service) + 2);
+        self.rows = rows.fold(self.rows, u32::max);
         let (small_rings, rings) = image
             .rings
             .iter()
             .map(|(&number, slots)| (number, slots.to_vec()))
             .partition(|(_, slots)| slots.len() <= SMALL_RING_SLOTS);
-        let mut host = Host::default();
-        host.tables = Some(image.tables.clone());
-        host.small_rings = small_rings;
-        host.rings = rings;
-        host.sources = image
-            .lists
-            .values()
-            .flat_map(|list| list.iter().map(|(key, allowed)| (*key, *allowed)))
-            .collect();
-        Self {
-            kernel,
-            host,
-            endpoints,
-            _dir: dir,
-        }
+        self.host.tables = Some(image.tables.clone());
+        self.host.small_rings = small_rings;
+        self.host.rings = rings;
+        let lists = image.lists.values().flat_map(|list| list.iter());
+        self.host.sources.extend(lists.map(|(key, allowed)| (*key, *allowed)));
+    }
+
+    /// Publishes an image of other endpoints to both, numbered below the one given; what was
+    /// counted goes on.
+    pub(crate) fn change(&mut self, image: &Image, endpoints: u16) {
+        self.endpoints = self.endpoints.max(endpoints);
+        self.publish(image);
+    }
+
+    /// Makes both remember a flow of which a first packet was seen.
+    pub(crate) fn put_fresh(&mut self, flow: &Flow, entry: &FlowEntry) {
+        self.memory.put_fresh(flow, entry);
+        self.host.fresh.get_mut().insert(*flow, *entry);
+    }
+
+    /// Makes both remember another flow.
+    pub(crate) fn put_established(&mut self, flow: &Flow, entry: &FlowEntry) {
+        self.memory.put_established(flow, entry);
+        self.host.established.get_mut().insert(*flow, *entry);
+    }
+
+    /// Puts an entry into both homes' lists of sources.
+    pub(crate) fn put_source(&mut self, source: SourceKey, allowed: u8) {
+        self.memory.put_source(&source, allowed);
+        self.host.sources.insert(source, allowed);
+    }
+
+    /// Makes both forget the lists of sources.
+    pub(crate) fn forget_sources(&mut self) {
+        self.memory.forget_sources(&mut self.host);
+    }
+
+    /// Checks that both remember the same.
+    pub(crate) fn compare_memory(&self) {
+        self.memory.compare(&self.host);
+    }
+
+    /// Makes both forget their flows, fragments and limits.
+    pub(crate) fn forget(&mut self) {
+        self.memory.forget(&mut self.host);
     }
 
     /// Runs a frame through both; they agree, or the test fails.
     pub(crate) fn run(&mut self, frame: &[u8]) -> (Verdict, Vec<u8>) {
         let program = self.kernel.program().expect("the object has its program");
+        network::note(&mut self.host.routes, frame);
+        self.host.now.set(now());
         let (action, bytes) = run(program, frame);
         let mut host = Frame::new(frame, INGRESS);
         let verdict = decide::process(&mut host, &self.host);
@@ -280,15 +368,22 @@ impl Homes {
             if counters != EndpointCounters::default() {
                 kernel.endpoints.insert(number, counters);
             }
+            let events = self.memory.events(number);
+            if events != EndpointEvents::default() {
+                kernel.events.insert(number, events);
+            }
         }
-        for row in 0..=SERVICES as u32 {
+        for row in 0..self.rows {
             let counters = self.kernel.exits(row).expect("a counter");
             let counted = Reason::ALL.map(|reason| ((row, reason), counters[reason as usize]));
             kernel
                 .exits
                 .extend(counted.into_iter().filter(|(_, count)| *count != 0));
         }
+        kernel.tracking = self.memory.tracking();
         let host = Counts {
+            events: self.host.events.borrow().clone(),
+            tracking: *self.host.tracking.borrow(),
             endpoints: self.host.endpoints.borrow().clone(),
             exits: self.host.exits.borrow().clone(),
         };

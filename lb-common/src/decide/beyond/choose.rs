@@ -32,24 +32,30 @@ pub(super) fn choose<P: Packet, W: World>(
     if vip.flags & flag::LIMIT != 0 && job.opens() {
         limited(world, tables, vip, &job.flow)?;
     }
-    if vip.flags & flag::QUIC != 0
-        && let Some(endpoint) = by_connection_id(packet, tables, vip, job)
-    {
-        job.endpoint = endpoint;
-        return Ok(Choice::Endpoint);
-    }
     if job.special & special::FIRST_FRAGMENT != 0 && vip.flags & flag::NO_FRAGMENTS != 0 {
         return Err(Reason::FragmentUnknown);
     }
     let hash = spread_hash(tables, vip, &job.flow, job.hash);
+    job.slot = hash as u16 & vip.slot_mask;
+    if vip.flags & flag::QUIC != 0
+        && let Some(endpoint) = by_connection_id(packet, tables, vip, job)
+    {
+        job.endpoint = endpoint;
+        return Ok(match super::endpoint(tables, endpoint).0.mode {
+            // The ID says whose it is, but not what it is sent from.
+            mode::SNAT => Choice::Remembered,
+            _ => Choice::Endpoint,
+        });
+    }
     let slot = world.slot(vip, hash).ok_or(Reason::BadTables)?;
     job.endpoint = slot.owner();
-    job.slot = hash as u16 & vip.slot_mask;
     if vip.flags & flag::REMEMBER != 0 {
-        if super::endpoint(tables, slot.owner()).0.mode == mode::SNAT {
+        let mode = super::endpoint(tables, slot.owner()).0.mode;
+        // TCP is remembered in mode `snat` alone, also while the owner's next hop is not known.
+        if mode == mode::SNAT || job.flow.protocol == tcp::PROTOCOL {
             return Ok(Choice::Remembered);
         }
-        job.endpoint = track::sticky(world, tables, vip, job);
+        track::sticky(world, tables, vip, job);
     } else if job.flow.protocol == tcp::PROTOCOL && !slot.is_steady() {
         job.endpoint = track::follow(world, tables, vip, job, slot);
     }

@@ -3,7 +3,7 @@
 use super::serves;
 use crate::{
     decide::Job,
-    layout::{self, FlowEntry, PINNED, Slot, Vip, entry},
+    layout::{self, FlowEntry, PINNED, Slot, Vip, entry, mode},
     tables::{Tracked, World},
     wire::tcp,
 };
@@ -43,17 +43,23 @@ pub(super) fn follow<W: World>(
     endpoint
 }
 
-/// The endpoint of a packet of a service that remembers every flow.
+/// Finds the endpoint of a packet of a service that remembers every flow; the job names its slot's
+/// owner.
+///
+/// Nothing is remembered as an owner's whose next hop is not known: it may be of mode `snat`,
+/// whose entries say more. Known flows go on.
 #[inline(always)]
-pub(super) fn sticky<W: World>(world: &W, tables: &layout::Tables, vip: &Vip, job: &Job) -> u16 {
+pub(super) fn sticky<W: World>(world: &W, tables: &layout::Tables, vip: &Vip, job: &mut Job) {
     let now = world.now();
     if let Some(entry) = known(world, tables, job, now) {
-        return entry.endpoint;
+        job.send_as(entry.endpoint, &entry.other, entry.other_port);
+        return;
     }
     let owner = job.endpoint;
-    world.remember_fresh(&job.flow, &born(vip, job, owner, now));
-    world.tracked(Tracked::Fresh);
-    owner
+    if super::endpoint(tables, owner).0.mode != mode::UNRESOLVED {
+        world.remember_fresh(&job.flow, &born(vip, job, owner, now));
+        world.tracked(Tracked::Fresh);
+    }
 }
 
 /// A new entry.

@@ -1,0 +1,125 @@
+//! The shortest way, and what never comes further.
+
+use std::vec::Vec;
+
+use proptest::prelude::*;
+
+use super::bed::{Bed, to_vip};
+use crate::{
+    flow::{V4, V6},
+    layout::{self, Slot, mode},
+    verdict::{Reason, Verdict},
+    wire::tcp,
+};
+
+#[test]
+fn a_forwarded_frame_changes_its_macs_alone() {
+    let bed = Bed::new(mode::DSR, V4);
+    for family in [V4, V6] {
+        let frame = to_vip(family).bytes();
+        let (verdict, bytes) = bed.run(&frame);
+        assert_eq!(verdict, Verdict::Transmit);
+        assert_eq!(bytes[..12], [1, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 5]);
+        assert_eq!(bytes[12..], frame[12..]);
+    }
+    let counters = bed.host.endpoints.borrow()[&1];
+    let bytes = to_vip(V4).bytes().len() + to_vip(V6).bytes().len();
+    assert_eq!((counters.packets, counters.bytes), (2, bytes as u64));
+    assert_eq!(counters.new_flows, 0);
+}
+
+#[test]
+fn a_syn_is_a_new_flow_unless_it_comes_again() {
+    let bed = Bed::new(mode::DSR, V4);
+    let counters = || bed.host.endpoints.borrow()[&1];
+    for (sequence, flows) in [(7, 1), (7, 1), (8, 2), (7, 3)] {
+        assert_eq!(bed.went(&to_vip(V4).segment(tcp::SYN, sequence)), 1);
+        assert_eq!(counters().new_flows, flows, "after ISN {sequence}");
+    }
+    assert_eq!(bed.host.events.borrow()[&1].retransmitted, 1);
+    bed.went(&to_vip(V4).segment(tcp::SYN | tcp::ACK, 9));
+    bed.went(&to_vip(V4).segment(tcp::RST, 9));
+    assert_eq!((counters().new_flows, counters().packets), (3, 6));
+    assert_eq!(bed.host.events.borrow()[&1].resets, 1);
+}
+
+#[test]
+fn another_interface_is_a_redirection() {
+    let mut bed = Bed::new(mode::DSR, V4);
+    bed.tables().endpoints[1].interface = 9;
+    let frame = to_vip(V4).bytes();
+    let (verdict, bytes) = bed.run(&frame);
+    assert_eq!(verdict, Verdict::Redirect(9));
+    assert_eq!(bytes[..4], [1, 0, 0, 0]);
+    assert_eq!(bytes[12..], frame[12..]);
+}
+
+#[test]
+fn an_owner_without_a_record_passes() {
+    let mut bed = Bed::new(mode::DSR, V4);
+    bed.slots(Slot::steady(layout::NONE));
+    let frame = to_vip(V4).bytes();
+    let expected = (Verdict::Pass(Reason::Unresolved), frame.clone());
+    assert_eq!(bed.run(&frame), expected);
+}
+
+#[test]
+fn a_packet_longer_than_its_frame_passes() {
+    let bed = Bed::new(mode::DSR, V4);
+    for family in [V4, V6] {
+        let frame = to_vip(family).bytes();
+        let cut = &frame[..frame.len() - 1];
+        let expected = (Verdict::Pass(Reason::Truncated), cut.to_vec());
+        assert_eq!(bed.run(cut), expected);
+        // Padding behind it is no harm.
+        let padded = [&frame[..], &[0; 6]].concat();
+        let (verdict, bytes) = bed.run(&padded);
+        assert_eq!(verdict, Verdict::Transmit);
+        assert_eq!(bytes[12..], padded[12..]);
+    }
+}
+
+#[test]
+fn tables_that_contradict_themselves_pass() {
+    let frame = to_vip(V4).bytes();
+    let mut bed = Bed::new(mode::DSR, V4);
+    bed.host.small_rings.clear();
+    assert_eq!(bed.run(&frame).0, Verdict::Pass(Reason::BadTables));
+    let mut bed = Bed::new(mode::DSR, V4);
+    bed.services(|vip| vip.state = 77);
+    assert_eq!(bed.run(&frame).0, Verdict::Pass(Reason::BadTables));
+    bed.host.tables = None;
+    assert_eq!(bed.run(&frame).0, Verdict::Pass(Reason::NoTables));
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic_or_touch_what_it_does_not_send(
+        start in 0..4usize,
+        noise in prop::collection::vec(any::<u8>(), 0..120),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        cut in 0..200usize,
+        mode in mode::DSR..=mode::GUE,
+    ) {
+        let bed = Bed::new(mode, V4);
+        let mut bytes: Vec<u8> = match start {
+            0 => noise,
+            1 => to_vip(V4).bytes(),
+            2 => to_vip(V6).bytes(),
+            _ => to_vip(V4).tagged(&[0x88a8, 0x8100]).bytes(),
+        };
+        bytes.truncate(cut);
+        for (at, byte) in changes {
+            if !bytes.is_empty() {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+        }
+        let (verdict, after) = bed.run(&bytes);
+        match verdict {
+            Verdict::Transmit if mode == mode::DSR => prop_assert_eq!(&after[12..], &bytes[12..]),
+            Verdict::Transmit => prop_assert!(after.len() > bytes.len()),
+            _ => prop_assert_eq!(after, bytes),
+        }
+    }
+}

@@ -1,0 +1,445 @@
+//! Named packets in every mode, over both IP versions: verdict, reason, counters, and each byte of
+//! what becomes of the frame. The expected frames are etherparse's.
+
+mod frames;
+mod homes;
+
+use std::net::SocketAddr;
+
+use frames::{ACK, Body, FIN, Packet, RST, SERVICE_VLAN, SYN, VLAN, at};
+use homes::{
+    bed::{BACKEND_PORT, Bed, GUE_PORT, LABEL, OWN, POOL, POOL_PORT, Served, TUNNEL},
+    builder::{TCP, UDP},
+    cases::{Cases, Fate, endpoint},
+    network::{self, UNKNOWN},
+};
+use lb_common::{
+    flow::{V4, V6},
+    layout::mode,
+    verdict::Reason,
+};
+
+const PORT: u16 = 51_000;
+
+fn client(served: &Served) -> SocketAddr {
+    at(
+        if served.vip.is_ipv4() {
+            "203.0.113.9"
+        } else {
+            "2001:db8:c::9"
+        },
+        PORT,
+    )
+}
+
+/// A client's packet that a service may begin with.
+fn packet(served: &Served) -> Packet {
+    let mut plan = Packet::tcp(client(served), served.vip);
+    // All flows have one hash here: what tells their SYNs apart is this.
+    plan.sequence += u32::from(served.number);
+    match served.protocol {
+        TCP if served.way.mode == mode::SNAT => plan.flags(SYN),
+        TCP => plan,
+        _ => plan.body(Body::Udp),
+    }
+}
+
+/// The pool's address and the port that a first flow is sent from.
+fn pool(served: &Served) -> SocketAddr {
+    at(POOL[usize::from(served.vip.is_ipv6())], POOL_PORT)
+}
+
+/// The frame that a service's `nth` backend gets.
+fn sent(served: &Served, packet: &Packet, nth: u16) -> Vec<u8> {
+    let packet = packet.clone().macs(served.mac(nth), OWN);
+    let backend = SocketAddr::new(served.backend(nth), BACKEND_PORT);
+    match served.way.mode {
+        mode::DSR => packet.bytes(),
+        mode::NAT => packet.to(backend).hop().bytes(),
+        mode::SNAT => packet.from(pool(served)).to(backend).hop().bytes(),
+        tunnel => {
+            let v6 = served.outer() == V6;
+            let inner = packet.clone().hop().ip();
+            let mut outer = Packet {
+                source: at(TUNNEL[usize::from(v6)], GUE_PORT),
+                destination: SocketAddr::new(backend.ip(), 6080),
+                hops: 64,
+                id: 0,
+                whole: true,
+                options: Vec::new(),
+                extensions: Vec::new(),
+                label: LABEL,
+                ..packet.clone()
+            };
+            outer.body = match (tunnel, served.vip.is_ipv4()) {
+                (mode::GUE, _) => Body::UdpUnchecked,
+                (_, true) => Body::Other(4),
+                (_, false) => Body::Other(41),
+            };
+            outer.payload(&inner).bytes()
+        }
+    }
+}
+
+fn name(served: &Served, what: &str) -> String {
+    let version = if served.vip.is_ipv4() { "IPv4" } else { "IPv6" };
+    let protocol = if served.protocol == TCP { "TCP" } else { "UDP" };
+    format!("{}, {protocol} over {version}: {what}", served.way.name)
+}
+
+/// Runs a packet as the first of its flow, to the first backend.
+fn first(cases: &mut Cases, served: &Served, what: &str, packet: &Packet) {
+    cases.afresh();
+    let fate = if matches!(packet.body, Body::Tcp(flags) if flags & (SYN | ACK) == SYN) {
+        Fate::Opened(served.endpoint)
+    } else {
+        Fate::Sent(served.endpoint)
+    };
+    cases.check(
+        &name(served, what),
+        &packet.bytes(),
+        fate,
+        &sent(served, packet, 0),
+    );
+}
+
+/// Checks every packet that a case makes of each service's.
+fn each(what: &str, make: impl Fn(&Served, Packet) -> Option<Packet> + Send + Sync) -> usize {
+    network::within(|| {
+        let bed = Bed::new();
+        let mut cases = Cases::new(&bed);
+        for (port, served) in (1..).zip(&bed.services) {
+            // A flow of its own, so that no SYN seems to be another's again.
+            let plan = packet(served);
+            let from = SocketAddr::new(plan.source.ip(), port);
+            if let Some(packet) = make(served, plan.from(from)) {
+                first(&mut cases, served, what, &packet);
+            }
+        }
+        cases.checked
+    })
+}
+
+#[test]
+fn plain_packets() {
+    assert_eq!(each("plain", |_, packet| Some(packet)), 28);
+}
+
+#[test]
+fn packets_without_payload() {
+    assert_eq!(each("empty", |_, packet| Some(packet.payload(&[]))), 28);
+}
+
+#[test]
+fn packets_behind_tags() {
+    let vlan = each("a VLAN tag", |_, packet| Some(packet.tagged(&[(VLAN, 7)])));
+    let both = [(SERVICE_VLAN, 0x2007), (VLAN, 0xe008)];
+    let qinq = each("two tags", move |_, packet| Some(packet.tagged(&both)));
+    assert_eq!(vlan + qinq, 56);
+}
+
+#[test]
+fn datagrams_without_a_checksum() {
+    let unchecked = |served: &Served, packet: Packet| {
+        (served.protocol == UDP).then(|| packet.body(Body::UdpUnchecked))
+    };
+    assert_eq!(each("no checksum", unchecked), 14);
+}
+
+#[test]
+fn traffic_classes() {
+    // Expedited forwarding with 'congestion experienced', and nothing but ECN.
+    let marked = each("DSCP 46, CE", |_, packet| Some(packet.class(0xbb)));
+    let capable = each("ECT(0)", |_, packet| Some(packet.class(0x02)));
+    assert_eq!(marked + capable, 56);
+}
+
+#[test]
+fn padded_frames() {
+    assert_eq!(
+        each("padding", |_, packet| Some(packet.payload(&[1]).padded(19))),
+        28
+    );
+}
+
+#[test]
+fn odd_lengths() {
+    assert_eq!(
+        each("an odd length", |_, packet| Some(packet.filled(333))),
+        28
+    );
+}
+
+#[test]
+fn the_last_hop_but_one_is_enough() {
+    assert_eq!(each("two hops left", |_, packet| Some(packet.hops(2))), 28);
+}
+
+#[test]
+fn where_the_last_hop_ends() {
+    network::within(|| {
+        let bed = Bed::new();
+        let mut cases = Cases::new(&bed);
+        for served in &bed.services {
+            for hops in [0, 1] {
+                let (what, packet) = (format!("{hops} hops left"), packet(served).hops(hops));
+                if served.way.mode == mode::DSR {
+                    // The backend is on the same segment: this is not a hop.
+                    first(&mut cases, served, &what, &packet);
+                } else {
+                    cases.afresh();
+                    let expired = Fate::Passed(served.number, Reason::TtlExpired);
+                    cases.untouched(&name(served, &what), &packet.bytes(), expired);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn full_frames() {
+    each("as large as the way takes", |served, packet| {
+        let header = if served.vip.is_ipv4() { 20 } else { 40 };
+        let transport = if served.protocol == TCP { 20 } else { 8 };
+        let outer = match (served.way.outer, served.way.mode) {
+            (None, _) => 0,
+            (Some(V4), mode::IPIP) => 20,
+            (Some(V4), _) => 28,
+            (_, mode::IPIP) => 40,
+            _ => 48,
+        };
+        Some(packet.filled(1500 - header - transport - outer))
+    });
+}
+
+#[test]
+fn headers_that_are_cut_short() {
+    network::within(|| {
+        let bed = Bed::new();
+        let mut cases = Cases::new(&bed);
+        for served in &bed.services {
+            for tags in [&[][..], &[(SERVICE_VLAN, 1), (VLAN, 2)]] {
+                let frame = packet(served).tagged(tags).payload(&[]).bytes();
+                for length in [14, 17, 20, 26, 33, 34, 40, frame.len() - 5, frame.len() - 1] {
+                    let cut = &frame[..length];
+                    let what = format!("cut to {length} bytes, {} tags", tags.len());
+                    cases.untouched(&name(served, &what), cut, Fate::Host(Reason::Truncated));
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn lengths_that_promise_more_than_there_is() {
+    network::within(|| {
+        let bed = Bed::new();
+        let mut cases = Cases::new(&bed);
+        for served in &bed.services {
+            cases.afresh();
+            let frame = packet(served).bytes();
+            let cut = &frame[..frame.len() - 1];
+            let truncated = Fate::Passed(served.number, Reason::Truncated);
+            cases.untouched(&name(served, "a byte is missing"), cut, truncated);
+        }
+    });
+}
+
+/// The answer to what a service's backend was sent, and the frame that the client gets.
+fn answer(served: &Served, nth: u16, make: impl Fn(Packet) -> Packet) -> (Packet, Vec<u8>) {
+    let from = SocketAddr::new(served.backend(nth), BACKEND_PORT);
+    let to = match served.way.mode {
+        mode::SNAT => pool(served),
+        _ => client(served),
+    };
+    let body = if served.protocol == TCP {
+        Body::Tcp(ACK)
+    } else {
+        Body::Udp
+    };
+    let reply = make(Packet::tcp(from, to).body(body));
+    let seen = reply.clone().from(served.vip).to(client(served)).hop();
+    (reply, seen.macs(network::mac(9), network::OWN).bytes())
+}
+
+fn rewriting(bed: &Bed) -> impl Iterator<Item = &Served> {
+    let rewrites = |served: &&Served| matches!(served.way.mode, mode::NAT | mode::SNAT);
+    bed.services.iter().filter(rewrites)
+}
+
+#[test]
+fn answers_come_from_the_vip() {
+    network::within(|| {
+        let bed = Bed::new();
+        let mut cases = Cases::new(&bed);
+        for served in rewriting(&bed) {
+            first(&mut cases, served, "a first packet", &packet(served));
+            for (what, make) in [
+                ("an answer", (|p| p) as fn(Packet) -> Packet),
+                ("an answer behind tags", |p| {
+                    p.tagged(&[(SERVICE_VLAN, 1), (VLAN, 2)])
+                }),
+                ("a marked answer", |p| p.class(0x03)),
+                ("a padded answer", |p| p.payload(&[7]).padded(9)),
+                ("an answer of an odd length", |p| p.filled(501)),
+                ("an answer with two hops left", |p| p.hops(2)),
+            ] {
+                let (reply, expected) = answer(served, 0, make);
+                let fate = Fate::Reply(served.endpoint);
+                cases.check(&name(served, what), &reply.bytes(), fate, &expected);
+            }
+            if served.protocol == UDP {
+                let (reply, expected) = answer(served, 0, |p| p.body(Body::UdpUnchecked));
+                let fate = Fate::Reply(served.endpoint);
+                cases.check(
+                    &name(served, "no checksum"),
+                    &reply.bytes(),
+                    fate,
+                    &expected,
+                );
+            }
+            let (expired, _) = answer(served, 0, |p| p.hops(1));
+            let fate = Fate::Passed(served.number, Reason::TtlExpired);
+            cases.untouched(
+                &name(served, "an answer's last hop"),
+                &expired.bytes(),
+                fate,
+            );
+        }
+    });
+}
+
+#[test]
+fn answers_to_clients_without_a_way() {
+    network::within(|| {
+        let bed = Bed::new();
+        let mut cases = Cases::new(&bed);
+        for served in bed
+            .services
+            .iter()
+            .filter(|served| served.way.mode == mode::NAT)
+        {
+            let v6 = usize::from(served.vip.is_ipv6());
+            // The stack resolves the next hop, and gets what the client is to see.
+            let (reply, _) = answer(served, 0, |p| p);
+            let reply = reply.to(at(UNKNOWN[v6], PORT));
+            let seen = reply.clone().from(served.vip).hop().bytes();
+            let resolve = Fate::Passed(served.number, Reason::NoRoute);
+            // The answer is counted as one all the same.
+            let _ = cases.homes.run(&reply.bytes());
+            let counted = cases.homes.counts();
+            assert_eq!(counted.events[&served.endpoint].replies, 1);
+            assert_eq!(
+                counted.exits[&(u32::from(served.number) + 1, Reason::NoRoute)],
+                1
+            );
+            let (_, bytes) = cases.homes.run(&reply.bytes());
+            assert_eq!(bytes, seen, "{resolve:?}");
+        }
+        for served in bed
+            .services
+            .iter()
+            .filter(|served| served.way.mode == mode::NAT)
+        {
+            let v6 = usize::from(served.vip.is_ipv6());
+            let (reply, _) = answer(served, 0, |p| p);
+            let own = reply.to(at(network::LOCAL[v6], PORT)).bytes();
+            let (verdict, bytes) = cases.homes.run(&own);
+            assert_eq!(
+                verdict,
+                lb_common::verdict::Verdict::Pass(Reason::NoService)
+            );
+            assert_eq!(
+                bytes,
+                own,
+                "{}",
+                name(served, "an answer to the host itself")
+            );
+        }
+    });
+}
+
+#[test]
+fn what_is_no_answer() {
+    network::within(|| {
+        let bed = Bed::new();
+        let mut cases = Cases::new(&bed);
+        for served in rewriting(&bed) {
+            let none = Fate::Host(if served.way.mode == mode::NAT {
+                Reason::NoService
+            } else {
+                Reason::NoEntry
+            });
+            let (reply, _) = answer(served, 0, |p| p);
+            let (from, to) = (reply.source, reply.destination);
+            let other = SocketAddr::new(from.ip(), 22);
+            cases.untouched(
+                &name(served, "from another port of a backend"),
+                &reply.clone().from(other).bytes(),
+                none,
+            );
+            let stranger = SocketAddr::new(served.backend(77), BACKEND_PORT);
+            cases.untouched(
+                &name(served, "from no backend"),
+                &reply.clone().from(stranger).bytes(),
+                none,
+            );
+            if served.way.mode == mode::SNAT {
+                let other = SocketAddr::new(to.ip(), 9);
+                let frame = reply.to(other).bytes();
+                cases.untouched(&name(served, "to a port of no flow"), &frame, none);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_connection_in_mode_snat_from_its_first_packet_to_its_last() {
+    network::within(|| {
+        let bed = Bed::new();
+        let mut cases = Cases::new(&bed);
+        let connections =
+            |served: &&Served| served.protocol == TCP && served.way.mode == mode::SNAT;
+        for served in bed.services.iter().filter(connections) {
+            cases.afresh();
+            let syn = packet(served);
+            let there = |flags| (syn.clone().flags(flags), Fate::Sent(served.endpoint));
+            let to = |cases: &mut Cases, what: &str, flags| {
+                let (packet, fate) = there(flags);
+                let expected = sent(served, &packet, 0);
+                cases.check(&name(served, what), &packet.bytes(), fate, &expected);
+            };
+            let back = |cases: &mut Cases, what: &str, flags| {
+                let (reply, expected) = answer(served, 0, |p| p.flags(flags));
+                let fate = Fate::Reply(served.endpoint);
+                cases.check(&name(served, what), &reply.bytes(), fate, &expected);
+            };
+            for flags in [ACK, FIN | ACK, RST, SYN | ACK] {
+                let packet = syn.clone().flags(flags);
+                let unknown = Fate::Dropped(served.number, Reason::NoEntry);
+                cases.untouched(&name(served, "before it began"), &packet.bytes(), unknown);
+            }
+            let fate = Fate::Opened(served.endpoint);
+            let expected = sent(served, &syn, 0);
+            cases.check(&name(served, "SYN"), &syn.bytes(), fate, &expected);
+            back(&mut cases, "SYN-ACK", SYN | ACK);
+            to(&mut cases, "ACK", ACK);
+            back(&mut cases, "data", ACK);
+            to(&mut cases, "FIN", FIN | ACK);
+            back(&mut cases, "FIN from the other end", FIN | ACK);
+            to(&mut cases, "the last ACK", ACK);
+            // The same ports again: a new connection, from the next port but those of other CPUs.
+            let before = cases.homes.host.ports.get();
+            let (_, bytes) = cases.homes.run(&syn.clone().flags(SYN | 0x40).bytes());
+            let port = POOL_PORT + before as u16;
+            let from = SocketAddr::new(pool(served).ip(), port);
+            let mut expected = syn.clone().flags(SYN | 0x40).from(from);
+            expected.destination = SocketAddr::new(served.backend(0), BACKEND_PORT);
+            let expected = expected.macs(served.mac(0), OWN).hop().bytes();
+            assert_eq!(bytes, expected, "{}", name(served, "a second connection"));
+            assert_eq!(endpoint(served, 0), served.endpoint);
+            // What was counted by this packet is none of the next connection's.
+            cases = Cases::new(&bed);
+        }
+    });
+}
