@@ -7,7 +7,9 @@ use crate::{packet::Packet, verdict::Reason};
 pub const HEADER: usize = 20;
 
 /// 'More fragments' and the fragment's offset; all zero in an unfragmented packet.
-const FRAGMENT: u16 = 0x3fff;
+pub const FRAGMENT: u16 = 0x3fff;
+/// The fragment's offset; zero in the first one.
+pub const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 /// What the decision needs of a header.
 pub struct Header {
