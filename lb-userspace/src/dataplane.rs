@@ -1,5 +1,6 @@
 //! The kernel's side: program, links and maps, and what the controller asks of them.
 
+pub mod attach;
 pub mod kernel;
 mod pins;
 mod syscall;
@@ -39,3 +40,10 @@ pub trait DataPlane {
 
 /// The compiled XDP object.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evenkeel-xdp"));
+
+/// Counters over all CPUs.
+fn sum<'a, const N: usize>(values: impl Iterator<Item = &'a [u64; N]>) -> [u64; N] {
+    values.fold([0; N], |total, cpu| {
+        std::array::from_fn(|n| total[n].wrapping_add(cpu[n]))
+    })
+}

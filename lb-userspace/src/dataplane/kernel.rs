@@ -10,12 +10,7 @@ use std::{
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::{ArrayOfMaps, Map, MapData, MapError, PerCpuArray},
-    pin::PinError,
-    programs::{
-        ProgramError, Xdp,
-        links::{FdLink, LinkError, PinnedLink},
-        xdp::{XdpLink, XdpMode as Hook},
-    },
+    programs::{ProgramError, Xdp},
 };
 use aya_log::EbpfLogger;
 use lb_common::{
@@ -27,15 +22,16 @@ use lb_common::{
 
 use log::Log;
 
+pub use crate::dataplane::attach::{Attached, Unloaded};
 use crate::{
     balance::image::{self, Image},
-    causes::with_causes,
     dataplane::{
         DataPlane, OBJECT,
+        attach::{self, CONFIGURED, Shape, Words, check_shape, kind},
         pins::{Pins, PinsError},
-        syscall,
+        sum, syscall,
     },
-    model::{DataPlaneConfig, XdpMode},
+    model::DataPlaneConfig,
 };
 
 /// Why the kernel's side failed.
@@ -56,8 +52,8 @@ pub enum Error {
     /// A pinned map is not what this version expects.
     #[error(
         "{} was pinned by another version of evenkeel ({found}, this one needs {expected}): run \
-         that version, or 'evenkeel unload', which interrupts forwarding",
-        path.display()
+         that version, or {}",
+        path.display(), UNLOAD
     )]
     OtherLayout {
         /// The pinned map.
@@ -85,124 +81,85 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// Something could not be pinned.
-    #[error("pin {}: {source}", path.display())]
-    Pin {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: PinError,
-    },
-    /// There is no interface of this name.
-    #[error(
-        "interface {0} does not exist: correct data_plane.interfaces ('ip -brief link' lists them)"
-    )]
-    NoInterface(String),
-    /// The program was not attached.
-    #[error("attach to {interface} in {mode} mode: {reason}")]
-    Attach {
-        /// The interface.
-        interface: String,
-        /// The mode.
-        mode: XdpMode,
-        /// Why, and what to do.
-        reason: String,
-    },
-}
-
-/// An interface that the program is attached to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attached {
-    /// Its name.
-    pub name: String,
-    /// Its index.
-    pub index: u32,
-    /// Whether a link of an earlier controller was taken over.
-    pub adopted: bool,
-}
-
-/// What [`unload`] did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Unloaded {
-    /// Pins that were removed.
-    pub removed: Vec<String>,
-    /// Files in the folder that are not Evenkeel's, and were left.
-    pub foreign: Vec<String>,
+    /// The program is not on its interfaces.
+    #[error(transparent)]
+    Attach(#[from] attach::Error),
 }
 
 /// How many rings are published at once: each takes a file descriptor meanwhile, of which a
 /// process may have 1,024 by default, and each batch a wait for readers.
 const BATCH: usize = 256;
 
-const PROGRAM: &str = "program";
-const LINK: &str = "link-";
+const WORDS: Words = Words {
+    interfaces: "data_plane.interfaces",
+    generic: "data_plane.xdp_mode = \"generic\"",
+    unload: UNLOAD,
+};
 
-/// A map's name, with its type, its value's size and how many it holds.
-type Shape = (&'static str, u32, usize, usize);
-
-/// `BPF_MAP_TYPE_*` of linux/bpf.h.
-const HASH: u32 = 1;
-const PER_CPU_ARRAY: u32 = 6;
-const LRU_HASH: u32 = 9;
-const LPM_TRIE: u32 = 11;
-const ARRAY_OF_MAPS: u32 = 12;
-
-/// As [`Shape`]'s last number: as many as the configuration says.
-const CONFIGURED: usize = 0;
+const UNLOAD: &str = "'evenkeel unload', which interrupts forwarding";
 
 const MAPS: [Shape; 14] = [
-    ("TABLES", ARRAY_OF_MAPS, 4, 1),
-    ("RINGS", ARRAY_OF_MAPS, 4, layout::RINGS),
-    ("SMALL_RINGS", ARRAY_OF_MAPS, 4, layout::RINGS),
+    ("TABLES", kind::ARRAY_OF_MAPS, 4, 1),
+    ("RINGS", kind::ARRAY_OF_MAPS, 4, layout::RINGS),
+    ("SMALL_RINGS", kind::ARRAY_OF_MAPS, 4, layout::RINGS),
     (
         "ENDPOINTS",
-        PER_CPU_ARRAY,
+        kind::PER_CPU_ARRAY,
         size_of::<EndpointCounters>(),
         layout::ENDPOINTS,
     ),
     (
         "EXITS",
-        PER_CPU_ARRAY,
+        kind::PER_CPU_ARRAY,
         size_of::<ExitCounters>(),
         layout::EXIT_ROWS,
     ),
     (
         "EVENTS",
-        PER_CPU_ARRAY,
+        kind::PER_CPU_ARRAY,
         size_of::<layout::EndpointEvents>(),
         layout::ENDPOINTS,
     ),
     (
         "TRACKING",
-        PER_CPU_ARRAY,
+        kind::PER_CPU_ARRAY,
         size_of::<layout::TrackingCounters>(),
         1,
     ),
-    ("SYNS", PER_CPU_ARRAY, size_of::<layout::RecentSyns>(), 1),
-    ("SCRATCH", PER_CPU_ARRAY, size_of::<layout::Scratch>(), 1),
+    (
+        "SYNS",
+        kind::PER_CPU_ARRAY,
+        size_of::<layout::RecentSyns>(),
+        1,
+    ),
+    (
+        "SCRATCH",
+        kind::PER_CPU_ARRAY,
+        size_of::<layout::Scratch>(),
+        1,
+    ),
     (
         "FRESH",
-        LRU_HASH,
+        kind::LRU_HASH,
         size_of::<layout::FlowEntry>(),
         CONFIGURED,
     ),
     (
         "ESTABLISHED",
-        HASH,
+        kind::HASH,
         size_of::<layout::FlowEntry>(),
         CONFIGURED,
     ),
     (
         "FRAGMENTS",
-        LRU_HASH,
+        kind::LRU_HASH,
         size_of::<layout::FlowEntry>(),
         layout::FRAGMENTS,
     ),
-    ("SOURCES", LPM_TRIE, 1, layout::SOURCES),
+    ("SOURCES", kind::LPM_TRIE, 1, layout::SOURCES),
     (
         "LIMITS",
-        LRU_HASH,
+        kind::LRU_HASH,
         size_of::<layout::Allowance>(),
         layout::LIMITS,
     ),
@@ -239,7 +196,7 @@ impl Kernel {
         for shape in &MAPS {
             let path = pins.path(shape.0);
             if path.exists() {
-                check_shape(&path, shape)?;
+                check_shape(&path, shape, &WORDS)?;
             }
             loader.map_pin_path(shape.0, path);
         }
@@ -276,85 +233,11 @@ impl Kernel {
     /// # Errors
     /// Where an interface is missing or the kernel refuses; interfaces before it stay attached.
     pub fn attach(&mut self, config: &DataPlaneConfig) -> Result<Vec<Attached>, Error> {
-        let mut attached = Vec::new();
-        for name in &config.interfaces {
-            let index = interface_index(name)?;
-            let adopted = self.attach_one(name, index, config.xdp_mode)?;
-            attached.push(Attached {
-                name: name.clone(),
-                index,
-                adopted,
-            });
-        }
-        let wanted: Vec<String> = attached
-            .iter()
-            .map(|a| format!("{LINK}{}", a.index))
-            .collect();
-        for name in self.pins.names()? {
-            if name.starts_with(LINK) && !wanted.contains(&name) {
-                self.pins.remove(&name)?;
-            }
-        }
-        // A new pin beside the old one, then renamed over it: there always is one.
-        let (staging, place) = (self.pins.path("program-new"), self.pins.path(PROGRAM));
-        self.pins.remove("program-new")?;
-        program(&mut self.object)?
-            .pin(&staging)
-            .map_err(|source| Error::Pin {
-                path: staging.clone(),
-                source,
-            })?;
-        std::fs::rename(&staging, &place).map_err(|source| Error::Io {
-            action: "put the program's pin in place",
-            source,
-        })?;
-        Ok(attached)
-    }
-
-    fn attach_one(&mut self, name: &str, index: u32, mode: XdpMode) -> Result<bool, Error> {
-        let failed = |reason: String| Error::Attach {
-            interface: name.to_owned(),
-            mode,
-            reason,
-        };
-        let pin = self.pins.path(&format!("{LINK}{index}"));
         let program = program(&mut self.object)?;
-        if pin.exists() {
-            let link = PinnedLink::from_pin(&pin).map_err(|e| failed(with_causes(&e)))?;
-            let link =
-                XdpLink::try_from(FdLink::from(link)).map_err(|e| failed(with_causes(&e)))?;
-            match program.attach_to_link(link) {
-                Ok(_) => return Ok(true),
-                // The interface that the link was made for is gone, another has its index.
-                Err(e) if os_error(&e) == Some(libc::ENOLINK) => {
-                    std::fs::remove_file(&pin).map_err(|source| Error::Io {
-                        action: "remove the pin of a link whose interface is gone",
-                        source,
-                    })?;
-                }
-                Err(e) => return Err(failed(with_causes(&e))),
-            }
-        }
-        let hook = match mode {
-            XdpMode::Native => Hook::Driver,
-            XdpMode::Generic => Hook::Skb,
-        };
-        let id = program
-            .attach_to_if_index(index, hook)
-            .map_err(|e| failed(remedy(&e, mode)))?;
-        let link = program.take_link(id).map_err(|e| failed(with_causes(&e)))?;
-        // A link by netlink cannot be pinned and would be lost with this process.
-        let link: FdLink = link.try_into().map_err(|e: LinkError| {
-            failed(format!(
-                "{}; the kernel takes no link here (5.9 or later does)",
-                with_causes(&e)
-            ))
-        })?;
-        link.pin(&pin).map_err(|source| Error::Pin {
-            path: pin.clone(),
-            source,
-        })?;
-        Ok(false)
+        let (interfaces, mode) = (&config.interfaces, config.xdp_mode);
+        Ok(attach::attach(
+            program, &self.pins, interfaces, mode, &WORDS,
+        )?)
     }
 
     /// Sets the counters of endpoints to zero whose numbers are handed out anew.
@@ -495,29 +378,8 @@ pub fn unload(folder: &Path) -> Result<Option<Unloaded>, Error> {
     let Some(pins) = Pins::existing(folder)? else {
         return Ok(None);
     };
-    let mut unloaded = Unloaded::default();
-    let (mut own, foreign): (Vec<_>, Vec<_>) = pins.names()?.into_iter().partition(|name| {
-        name.starts_with(LINK)
-            || name.starts_with(PROGRAM)
-            || MAPS.iter().any(|shape| shape.0 == name)
-    });
-    // Links first: no packet meets a program whose maps are half gone.
-    own.sort_by_key(|name| !name.starts_with(LINK));
-    for name in own {
-        pins.remove(&name)?;
-        unloaded.removed.push(name);
-    }
-    if foreign.is_empty() {
-        pins.remove_folder()?;
-    }
-    unloaded.foreign = foreign;
-    Ok(Some(unloaded))
-}
-
-fn sum<'a, const N: usize>(values: impl Iterator<Item = &'a [u64; N]>) -> [u64; N] {
-    values.fold([0; N], |total, cpu| {
-        std::array::from_fn(|n| total[n].wrapping_add(cpu[n]))
-    })
+    let is_map = |name: &str| MAPS.iter().any(|shape| shape.0 == name);
+    Ok(Some(attach::unload(pins, is_map)?))
 }
 
 fn program(object: &mut Ebpf) -> Result<&mut Xdp, Error> {
@@ -603,7 +465,7 @@ impl Rings {
 /// Makes an array of one value.
 fn blob<T: bytemuck::NoUninit>(value: &[T]) -> Result<Blob, Error> {
     let bytes: &[u8] = bytemuck::cast_slice(value);
-    let shape = aya_obj::Map::new_from_params(ARRAY, 4, bytes.len() as u32, 1, 0);
+    let shape = aya_obj::Map::new_from_params(kind::ARRAY, 4, bytes.len() as u32, 1, 0);
     let map = MapData::create(shape, "evenkeel_blob", None).map_err(map_error("make a table"))?;
     syscall::update(&map, 0, bytes).map_err(|source| Error::Io {
         action: "fill a table",
@@ -611,9 +473,6 @@ fn blob<T: bytemuck::NoUninit>(value: &[T]) -> Result<Blob, Error> {
     })?;
     Ok(map)
 }
-
-/// `BPF_MAP_TYPE_ARRAY` of linux/bpf.h.
-const ARRAY: u32 = 2;
 
 fn open_pin<M>(
     pins: &Pins,
@@ -626,75 +485,6 @@ fn open_pin<M>(
         .map_err(map_error("open a pinned map"))
 }
 
-fn check_shape(path: &Path, &(_, kind, value, entries): &Shape) -> Result<(), Error> {
-    let info = MapData::from_pin(path)
-        .and_then(|map| map.info())
-        .map_err(map_error("open a pinned map"))?;
-    let found_kind = info.map_type().map_or(u32::MAX, |kind| kind as u32);
-    let entries_found = if entries == CONFIGURED {
-        CONFIGURED
-    } else {
-        info.max_entries() as usize
-    };
-    let found = (found_kind, info.value_size() as usize, entries_found);
-    if found == (kind, value, entries) {
-        return Ok(());
-    }
-    let words = |(kind, value, entries)| format!("type {kind}, {entries} values of {value} bytes");
-    Err(Error::OtherLayout {
-        path: path.to_owned(),
-        found: words(found),
-        expected: words((kind, value, entries)),
-    })
-}
-
 fn map_error(action: &'static str) -> impl Fn(MapError) -> Error {
     move |source| Error::Map { action, source }
-}
-
-fn interface_index(name: &str) -> Result<u32, Error> {
-    let socket = rustix::net::socket(
-        rustix::net::AddressFamily::UNIX,
-        rustix::net::SocketType::DGRAM,
-        None,
-    )
-    .map_err(|e| Error::Io {
-        action: "open a socket to look up an interface",
-        source: e.into(),
-    })?;
-    rustix::net::netdevice::name_to_index(&socket, name)
-        .map_err(|_| Error::NoInterface(name.to_owned()))
-}
-
-/// The system's error number at the root of aya's error.
-fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            return io.raw_os_error();
-        }
-        next = error.source();
-    }
-    None
-}
-
-fn remedy(error: &ProgramError, mode: XdpMode) -> String {
-    match os_error(error) {
-        Some(libc::EBUSY | libc::EEXIST) => {
-            "another XDP program is attached ('ip link show' tells \
-             its id): detach it ('ip link set dev … xdp off'), or unload the software it belongs to"
-                .to_owned()
-        }
-        Some(libc::EOPNOTSUPP) if mode == XdpMode::Native => "the driver has no native XDP: use \
-             another interface, or set data_plane.xdp_mode = \"generic\", which is several times \
-             slower"
-            .to_owned(),
-        Some(libc::EINVAL | libc::ERANGE) if mode == XdpMode::Native => format!(
-            "{}; the driver refuses native XDP in its present setting: try a smaller MTU, fewer \
-             queues, or LRO off",
-            with_causes(error)
-        ),
-        Some(libc::EPERM | libc::EACCES) => "not permitted: run as root".to_owned(),
-        _ => with_causes(error),
-    }
 }
