@@ -4,6 +4,7 @@
 //! answer is no; 2, it could not do what it was asked, wrong usage included.
 
 mod check;
+mod decap;
 mod output;
 mod run;
 mod schema;
@@ -51,7 +52,8 @@ The configuration is at /etc/evenkeel/evenkeel.toml unless a command is told ano
 
 Exit codes of all commands:
   0  done
-  1  looked, and the answer is no (check: not valid; status --check: something is wrong)
+  1  looked, and the answer is no (check: not valid; status --check: something is wrong; decap
+     --status: not loaded)
   2  could not be done, or wrong usage
 
 Environment:
@@ -70,6 +72,7 @@ enum Command {
     Check(check::Arguments),
     Status(status::Arguments),
     Unload(unload::Arguments),
+    Decap(decap::Arguments),
     Schema(schema::Arguments),
 }
 
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Unload(arguments) => unload::run(&arguments),
+        Command::Decap(arguments) => decap::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
     };
     if let Err(error) = &result

@@ -1,6 +1,7 @@
 //! The kernel's side: program, links and maps, and what the controller asks of them.
 
 pub mod attach;
+pub mod decap;
 pub mod kernel;
 mod pins;
 mod syscall;
@@ -40,6 +41,10 @@ pub trait DataPlane {
 
 /// The compiled XDP object.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evenkeel-xdp"));
+
+/// The compiled XDP object of the decapsulator.
+pub static DECAP_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evenkeel-decap"));
 
 /// Counters over all CPUs.
 fn sum<'a, const N: usize>(values: impl Iterator<Item = &'a [u64; N]>) -> [u64; N] {
