@@ -1,6 +1,10 @@
 //! Frames for tests and benchmarks.
 
+mod tunnel;
+
 use std::{net::SocketAddr, vec::Vec};
+
+pub use tunnel::{Tunnel, ipv4_checksum};
 
 use crate::wire::{ethernet, ipv4, ipv6, tcp, udp};
 

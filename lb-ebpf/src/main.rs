@@ -13,6 +13,7 @@ mod bare;
 mod bench;
 mod frame;
 mod maps;
+mod runtime;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 
@@ -28,16 +29,5 @@ fn empty(_: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
-
-/// Never reached: the verifier refuses a program in which it could be.
-#[cfg(target_arch = "bpf")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}

@@ -4,6 +4,7 @@
 //! answer is no; 2, it could not do what it was asked, wrong usage included.
 
 mod check;
+mod decap;
 mod doctor;
 mod output;
 mod run;
@@ -53,7 +54,8 @@ The configuration is at /etc/evenkeel/evenkeel.toml unless a command is told ano
 
 Exit codes of all commands:
   0  done
-  1  looked, and the answer is no (check: not valid; doctor, status --check: something is wrong)
+  1  looked, and the answer is no (check: not valid; doctor, status --check: something is wrong;
+     decap --status: not loaded)
   2  could not be done, or wrong usage
 
 Environment:
@@ -73,6 +75,7 @@ enum Command {
     Doctor(doctor::Arguments),
     Status(status::Arguments),
     Unload(unload::Arguments),
+    Decap(decap::Arguments),
     Schema(schema::Arguments),
 }
 
@@ -93,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Unload(arguments) => unload::run(&arguments),
+        Command::Decap(arguments) => decap::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
     };
     if let Err(error) = &result

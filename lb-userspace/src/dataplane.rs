@@ -1,6 +1,7 @@
 //! The kernel's side: program, links and maps, and what the controller asks of them.
 
-mod attach;
+pub mod attach;
+pub mod decap;
 mod error;
 pub mod kernel;
 mod maps;
@@ -45,3 +46,14 @@ pub trait DataPlane {
 
 /// The compiled XDP object.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evenkeel-xdp"));
+
+/// The compiled XDP object of the decapsulator.
+pub static DECAP_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evenkeel-decap"));
+
+/// Counters over all CPUs.
+fn sum<'a, const N: usize>(values: impl Iterator<Item = &'a [u64; N]>) -> [u64; N] {
+    values.fold([0; N], |total, cpu| {
+        std::array::from_fn(|n| total[n].wrapping_add(cpu[n]))
+    })
+}

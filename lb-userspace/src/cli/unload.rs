@@ -1,11 +1,14 @@
 //! `evenkeel unload`: the end of forwarding.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::{Answer, CONFIG_FILE, output};
-use crate::{config, dataplane::kernel};
+use crate::{
+    config,
+    dataplane::kernel::{self, Unloaded},
+};
 
 /// Stop forwarding and take everything of Evenkeel's out of the kernel
 ///
@@ -32,20 +35,21 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     let pins = pins.as_path();
     let text = match kernel::unload(pins)? {
         None => format!("nothing is loaded: {} does not exist\n", pins.display()),
-        Some(unloaded) if unloaded.foreign.is_empty() => {
-            format!(
-                "removed {} with {} pins\n",
-                pins.display(),
-                unloaded.removed.len()
-            )
-        }
-        Some(unloaded) => format!(
-            "removed {} pins from {}; left what is not Evenkeel's: {}\n",
-            unloaded.removed.len(),
-            pins.display(),
-            unloaded.foreign.join(", ")
-        ),
+        Some(unloaded) => sentence(pins, &unloaded),
     };
     output::print(&text)?;
     Ok(Answer::Yes)
+}
+
+/// What was removed, and what was left.
+pub(super) fn sentence(pins: &Path, unloaded: &Unloaded) -> String {
+    let (pins, removed) = (pins.display(), unloaded.removed.len());
+    if unloaded.foreign.is_empty() {
+        format!("removed {pins} with {removed} pins\n")
+    } else {
+        format!(
+            "removed {removed} pins from {pins}; left what is not Evenkeel's: {}\n",
+            unloaded.foreign.join(", ")
+        )
+    }
 }

@@ -4,8 +4,7 @@ use std::{io, path::PathBuf};
 
 use aya::{EbpfError, maps::MapError, pin::PinError, programs::ProgramError};
 
-use super::{pins::PinsError, requirements::TooOld};
-use crate::model::XdpMode;
+use super::{attach, pins::PinsError, requirements::TooOld};
 
 /// Why the kernel's side failed.
 #[derive(Debug, thiserror::Error)]
@@ -66,21 +65,9 @@ pub enum Error {
         #[source]
         source: PinError,
     },
-    /// There is no interface of this name.
-    #[error(
-        "interface {0} does not exist: correct data_plane.interfaces ('ip -brief link' lists them)"
-    )]
-    NoInterface(String),
-    /// The program was not attached.
-    #[error("attach to {interface} in {mode} mode: {reason}")]
-    Attach {
-        /// The interface.
-        interface: String,
-        /// The mode.
-        mode: XdpMode,
-        /// Why, and what to do.
-        reason: String,
-    },
+    /// The program is not on its interfaces.
+    #[error(transparent)]
+    Attach(#[from] attach::Error),
 }
 
 pub(super) fn map_error(action: &'static str) -> impl Fn(MapError) -> Error {

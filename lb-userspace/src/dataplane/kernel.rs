@@ -5,11 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{ArrayOfMaps, MapData, MapError, PerCpuArray},
-    programs::{
-        ProgramError, Xdp,
-        links::{FdLink, LinkError, PinnedLink},
-        xdp::{XdpLink, XdpMode as Hook},
-    },
+    programs::{ProgramError, Xdp},
 };
 use aya_log::EbpfLogger;
 use lb_common::{
@@ -22,48 +18,33 @@ use log::Log;
 
 use super::{
     DataPlane, OBJECT,
-    attach::{interface_index, os_error, remedy},
+    attach::{self, Words},
     error::map_error,
     maps::{MAPS, blob, open_pin},
     pins::Pins,
     requirements,
     rings::Rings,
     sources::Sources,
-    syscall,
+    sum, syscall,
 };
-pub use super::{error::Error, maps::Kept};
+pub use super::{
+    attach::{Attached, Unloaded},
+    error::Error,
+    maps::Kept,
+};
 use crate::{
     balance::image::{self, Image, List},
-    causes::with_causes,
-    model::{DataPlaneConfig, Tracking, XdpMode},
+    model::{DataPlaneConfig, Tracking},
 };
 
-/// An interface that the program is attached to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attached {
-    /// Its name.
-    pub name: String,
-    /// Its index.
-    pub index: u32,
-    /// Whether a link of an earlier controller was taken over.
-    pub adopted: bool,
-}
-
-/// What [`unload`] did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Unloaded {
-    /// Pins that were removed.
-    pub removed: Vec<String>,
-    /// Files in the folder that are not Evenkeel's, and were left.
-    pub foreign: Vec<String>,
-}
-
-/// The pin of the program that was attached last.
-pub(crate) const PROGRAM: &str = "program";
-/// What the pins of links begin with; the index of the interface follows.
-pub(crate) const LINK: &str = "link-";
 /// The program's name in the object.
 pub(crate) const ENTRY: &str = "evenkeel";
+
+const WORDS: Words = Words {
+    interfaces: "data_plane.interfaces",
+    generic: "data_plane.xdp_mode = \"generic\"",
+    unload: "'evenkeel unload', which interrupts forwarding",
+};
 
 /// The loaded program with its maps.
 pub struct Kernel {
@@ -153,85 +134,10 @@ impl Kernel {
     /// # Errors
     /// Where an interface is missing or the kernel refuses; interfaces before it stay attached.
     pub fn attach(&mut self, config: &DataPlaneConfig) -> Result<Vec<Attached>, Error> {
-        let mut attached = Vec::new();
-        for name in &config.interfaces {
-            let index = interface_index(name)?;
-            let adopted = self.attach_one(name, index, config.xdp_mode)?;
-            attached.push(Attached {
-                name: name.clone(),
-                index,
-                adopted,
-            });
-        }
-        let wanted: Vec<String> = attached
-            .iter()
-            .map(|a| format!("{LINK}{}", a.index))
-            .collect();
-        for name in self.pins.names()? {
-            if name.starts_with(LINK) && !wanted.contains(&name) {
-                self.pins.remove(&name)?;
-            }
-        }
-        // A new pin beside the old one, then renamed over it: there always is one.
-        let (staging, place) = (self.pins.path("program-new"), self.pins.path(PROGRAM));
-        self.pins.remove("program-new")?;
-        program(&mut self.object)?
-            .pin(&staging)
-            .map_err(|source| Error::Pin {
-                path: staging.clone(),
-                source,
-            })?;
-        std::fs::rename(&staging, &place).map_err(|source| Error::Io {
-            action: "put the program's pin in place",
-            source,
-        })?;
-        Ok(attached)
-    }
-
-    fn attach_one(&mut self, name: &str, index: u32, mode: XdpMode) -> Result<bool, Error> {
-        let failed = |reason: String| Error::Attach {
-            interface: name.to_owned(),
-            mode,
-            reason,
-        };
-        let pin = self.pins.path(&format!("{LINK}{index}"));
         let program = program(&mut self.object)?;
-        if pin.exists() {
-            let link = PinnedLink::from_pin(&pin).map_err(|e| failed(with_causes(&e)))?;
-            let link =
-                XdpLink::try_from(FdLink::from(link)).map_err(|e| failed(with_causes(&e)))?;
-            match program.attach_to_link(link) {
-                Ok(_) => return Ok(true),
-                // The interface that the link was made for is gone, another has its index.
-                Err(e) if os_error(&e) == Some(libc::ENOLINK) => {
-                    std::fs::remove_file(&pin).map_err(|source| Error::Io {
-                        action: "remove the pin of a link whose interface is gone",
-                        source,
-                    })?;
-                }
-                Err(e) => return Err(failed(with_causes(&e))),
-            }
-        }
-        let hook = match mode {
-            XdpMode::Native => Hook::Driver,
-            XdpMode::Generic => Hook::Skb,
-        };
-        let id = program
-            .attach_to_if_index(index, hook)
-            .map_err(|e| failed(remedy(&e, mode)))?;
-        let link = program.take_link(id).map_err(|e| failed(with_causes(&e)))?;
-        // A link by netlink cannot be pinned and would be lost with this process.
-        let link: FdLink = link.try_into().map_err(|e: LinkError| {
-            failed(format!(
-                "{}; the kernel takes no link here (5.9 or later does)",
-                with_causes(&e)
-            ))
-        })?;
-        link.pin(&pin).map_err(|source| Error::Pin {
-            path: pin.clone(),
-            source,
-        })?;
-        Ok(false)
+        let (interfaces, mode) = (&config.interfaces, config.xdp_mode);
+        let attached = attach::attach(program, &self.pins, interfaces, mode, &WORDS);
+        Ok(attached?)
     }
 
     /// Sets the counters of endpoints to zero whose numbers are handed out anew.
@@ -395,29 +301,8 @@ pub fn unload(folder: &Path) -> Result<Option<Unloaded>, Error> {
     let Some(pins) = Pins::existing(folder)? else {
         return Ok(None);
     };
-    let mut unloaded = Unloaded::default();
-    let (mut own, foreign): (Vec<_>, Vec<_>) = pins.names()?.into_iter().partition(|name| {
-        name.starts_with(LINK)
-            || name.starts_with(PROGRAM)
-            || MAPS.iter().any(|shape| shape.name == name)
-    });
-    // Links first: no packet meets a program whose maps are half gone.
-    own.sort_by_key(|name| !name.starts_with(LINK));
-    for name in own {
-        pins.remove(&name)?;
-        unloaded.removed.push(name);
-    }
-    if foreign.is_empty() {
-        pins.remove_folder()?;
-    }
-    unloaded.foreign = foreign;
-    Ok(Some(unloaded))
-}
-
-fn sum<'a, const N: usize>(values: impl Iterator<Item = &'a [u64; N]>) -> [u64; N] {
-    values.fold([0; N], |total, cpu| {
-        std::array::from_fn(|n| total[n].wrapping_add(cpu[n]))
-    })
+    let is_map = |name: &str| MAPS.iter().any(|shape| shape.name == name);
+    Ok(Some(attach::unload(pins, is_map)?))
 }
 
 fn program(object: &mut Ebpf) -> Result<&mut Xdp, Error> {

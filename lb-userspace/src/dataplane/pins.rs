@@ -85,6 +85,15 @@ impl Pins {
         }
     }
 
+    /// The names of all pins of a folder, whoever holds it; `None` where there is none.
+    pub(super) fn look(folder: &Path) -> Result<Option<Vec<String>>, PinsError> {
+        if folder.is_dir() && in_bpffs(folder)? {
+            list(folder).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
     fn hold(folder: &Path) -> Result<Self, PinsError> {
         let lock = open(
             folder,
@@ -109,19 +118,7 @@ impl Pins {
 
     /// The names of all pins.
     pub(super) fn names(&self) -> Result<Vec<String>, PinsError> {
-        let listing = io_error("list", &self.folder);
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.folder).map_err(&listing)? {
-            names.push(
-                entry
-                    .map_err(&listing)?
-                    .file_name()
-                    .to_string_lossy()
-                    .into_owned(),
-            );
-        }
-        names.sort();
-        Ok(names)
+        list(&self.folder)
     }
 
     /// Removes a pin if it is there.
@@ -137,6 +134,17 @@ impl Pins {
     pub(super) fn remove_folder(self) -> Result<(), PinsError> {
         fs::remove_dir(&self.folder).map_err(io_error("remove", &self.folder))
     }
+}
+
+fn list(folder: &Path) -> Result<Vec<String>, PinsError> {
+    let listing = io_error("list", folder);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(&listing)? {
+        let name = entry.map_err(&listing)?.file_name();
+        names.push(name.to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
 }
 
 fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> PinsError + use<> {

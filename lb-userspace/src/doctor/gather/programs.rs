@@ -10,7 +10,7 @@ use aya::programs::{
 use aya_obj::{Object, ProgramSection};
 
 use super::super::facts::{Hook, Label, Owner, Program};
-use crate::dataplane::{OBJECT, kernel};
+use crate::dataplane::{OBJECT, attach, kernel};
 
 /// Whether the program takes packets in several buffers.
 pub(super) fn frags() -> bool {
@@ -57,13 +57,13 @@ pub(super) fn program(id: u32, hook: Hook, pins: &Path, interface: u32) -> Progr
 
 /// Whether a link to this interface is pinned here, or the program itself.
 fn is_ours(id: u32, pins: &Path, interface: u32) -> bool {
-    let link = PinnedLink::from_pin(pins.join(format!("{}{interface}", kernel::LINK)));
+    let link = PinnedLink::from_pin(pins.join(format!("{}{interface}", attach::LINK)));
     // A controller that died between the two left its program attached by the link alone.
     link.is_ok_and(|link| {
         FdLink::from(link)
             .info()
             .is_ok_and(|info| info.program_id() == id)
-    }) || ProgramInfo::from_pin(pins.join(kernel::PROGRAM)).is_ok_and(|info| info.id() == id)
+    }) || ProgramInfo::from_pin(pins.join(attach::PROGRAM)).is_ok_and(|info| info.id() == id)
 }
 
 /// The processes that hold a program or a link to it open, as `name (pid)`.
