@@ -5,4 +5,5 @@ pub mod image;
 pub mod maglev;
 pub mod overlay;
 pub mod plan;
+pub mod transition;
 mod vips;
