@@ -3,7 +3,10 @@
 
 pub mod image;
 pub mod maglev;
+pub mod numbers;
 pub mod overlay;
 pub mod plan;
+pub mod size;
+pub mod sweep;
 pub mod transition;
 mod vips;

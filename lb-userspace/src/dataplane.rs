@@ -1,5 +1,6 @@
 //! The kernel's side: program, links and maps, and what the controller asks of them.
 
+pub mod flows;
 pub mod kernel;
 mod pins;
 mod syscall;

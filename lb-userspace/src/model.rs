@@ -114,6 +114,46 @@ impl fmt::Display for OnEmpty {
     }
 }
 
+/// What becomes of the flows of a backend that fails its probes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDown {
+    /// They move to other backends at once.
+    #[default]
+    Rehash,
+    /// They stay, and only new flows go elsewhere: a wrong probe breaks nothing.
+    Keep,
+}
+
+/// How flows are remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracking {
+    /// How long flows that are not remembered yet are waited for, after slots changed.
+    pub window: Duration,
+    /// How long a TCP flow may be silent before it is forgotten.
+    pub idle_tcp: Duration,
+    /// How long a UDP flow may be.
+    pub idle_udp: Duration,
+    /// How long a TCP flow may be that has not begun, or is about to end.
+    pub closing: Duration,
+    /// How many flows there is room for of which only a first packet was seen.
+    pub fresh: u32,
+    /// How many others there is room for.
+    pub established: u32,
+}
+
+impl Default for Tracking {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_mins(10),
+            idle_tcp: Duration::from_hours(1),
+            idle_udp: Duration::from_mins(2),
+            closing: Duration::from_secs(75),
+            fresh: 65_536,
+            established: 262_144,
+        }
+    }
+}
+
 /// How many slots a Maglev ring has: a power of two from [`RingSlots::MIN`] to [`RingSlots::MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingSlots(u32);
@@ -245,6 +285,8 @@ pub struct Service {
     pub ring_slots: RingSlots,
     /// What happens to its packets while it has no usable backend.
     pub on_empty: OnEmpty,
+    /// What happens to the flows of a backend that fails its probes.
+    pub on_down: OnDown,
     /// How its backends are probed; `None` takes them all for healthy.
     pub health: Option<HealthCheck>,
     /// Its backends, at least one, in the order of the configuration.
@@ -299,6 +341,8 @@ pub struct Config {
     pub data_plane: DataPlaneConfig,
     /// Where the controller answers.
     pub admin: AdminConfig,
+    /// How flows are remembered.
+    pub tracking: Tracking,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
 }

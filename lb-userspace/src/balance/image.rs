@@ -1,20 +1,16 @@
 //! The kernel's tables as a value: built from a plan, published, read back and compared.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use bytemuck::Zeroable as _;
 use lb_common::{
     flow::{self, Address},
     hash,
-    layout::{
-        self, ENDPOINTS, Endpoint, Far, SERVICES, Slot, Tables, Vip, VipKey, mode, spread, state,
-    },
+    layout::{self, Endpoint, Far, SERVICES, Slot, Tables, Vip, VipKey, mode, spread, state},
 };
 
+pub use super::numbers::{Fresh, Full, Numbers};
+use super::transition::Live;
 use crate::model::{Mode, OnEmpty, Service, ServiceKey, ServicePort};
 
 /// Everything that the kernel forwards by.
@@ -42,120 +38,39 @@ pub struct Way {
 pub struct ServicePlan<'a> {
     /// The service.
     pub service: &'a Service,
-    /// The owner of each slot, by the index of the backend; `None` without a usable backend.
-    pub owners: Option<Box<[u16]>>,
+    /// The slots, with the numbers of endpoints; `None` where nobody serves.
+    pub slots: Option<Arc<[Slot]>>,
+    /// When a slot last began a transition, in seconds since the epoch; zero where none is in one.
+    pub changed: u64,
+    /// Whether flows that are a backend's may go on, for each backend.
+    pub serves: Vec<bool>,
     /// The way to each backend, where it is known.
     pub ways: Vec<Option<Way>>,
 }
 
-/// The numbers by which kernel and controller name services and endpoints.
-///
-/// A number stays with what it names for as long as that is configured, so that counters go on
-/// across changes and restarts.
-#[derive(Clone, Debug, Default)]
-pub struct Numbers {
-    services: BTreeMap<VipKey, u16>,
-    endpoints: BTreeMap<(u16, u8, Address), u16>,
-}
-
-/// Room that the configuration exceeds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Full {
-    /// More services than numbers.
-    #[error("more than {SERVICES} services: remove some, or spread them over several hosts")]
-    Services,
-    /// More endpoints than numbers.
-    #[error(
-        "more than {ENDPOINTS} pairs of service and backend, those being replaced included: \
-         remove some, or spread the services over several hosts"
-    )]
-    Endpoints,
-}
-
-/// Numbers that were handed out, which had named something else before or nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fresh {
-    /// Services.
-    pub services: Vec<u16>,
-    /// Endpoints.
-    pub endpoints: Vec<u16>,
-}
-
-impl Numbers {
-    /// Takes the numbers over that live tables use.
+impl<'a> ServicePlan<'a> {
+    /// A plan in which nothing is in transition and every backend serves. Owners are indices of
+    /// backends.
     #[must_use]
-    pub fn adopt(tables: &Tables) -> Self {
-        let services = vips(tables).map(|vip| (vip.key, vip.service)).collect();
-        let endpoints = (0u16..)
-            .zip(tables.endpoints.iter().zip(&tables.fars))
-            .filter(|(_, (endpoint, _))| endpoint.family != 0)
-            .map(|(number, (e, far))| ((e.service, e.family, far.address), number))
-            .collect();
+    pub fn steady(
+        service: &'a Service,
+        numbers: &Numbers,
+        owners: Option<&[u16]>,
+        ways: Vec<Option<Way>>,
+    ) -> Self {
+        let ends = numbers.of_backends(service);
+        let slots = owners.map(|owners| {
+            let slot = |&owner: &u16| Slot::steady(ends[usize::from(owner)]);
+            owners.iter().map(slot).collect()
+        });
         Self {
-            services,
-            endpoints,
+            service,
+            slots,
+            changed: 0,
+            serves: vec![true; service.backends.len()],
+            ways,
         }
     }
-
-    /// Gives a number to each service and each of its backends, and forgets the others.
-    ///
-    /// A number that something else had until now is not used again yet: packets on their way
-    /// may still count under it.
-    ///
-    /// # Errors
-    /// [`Full`]; the numbers are then as they were.
-    pub fn assign(&mut self, configured: &[Service]) -> Result<Fresh, Full> {
-        let mut fresh = Fresh::default();
-        let mut next = Self::default();
-        let mut free = free(self.services.values().copied().collect(), SERVICES);
-        for service in configured {
-            let key = vip_key(&service.key);
-            let number = match self.services.get(&key) {
-                Some(&number) => number,
-                None => free
-                    .next()
-                    .inspect(|&n| fresh.services.push(n))
-                    .ok_or(Full::Services)?,
-            };
-            next.services.insert(key, number);
-        }
-        let mut free = self::free(self.endpoints.values().copied().collect(), ENDPOINTS);
-        for service in configured {
-            let of = next.services[&vip_key(&service.key)];
-            for backend in &service.backends {
-                let (address, family) = address(backend.address);
-                let key = (of, family, address);
-                let number = match self.endpoints.get(&key) {
-                    Some(&number) => number,
-                    None => free
-                        .next()
-                        .inspect(|&n| fresh.endpoints.push(n))
-                        .ok_or(Full::Endpoints)?,
-                };
-                next.endpoints.insert(key, number);
-            }
-        }
-        *self = next;
-        Ok(fresh)
-    }
-
-    /// A service's number, once assigned.
-    pub fn service(&self, key: &ServiceKey) -> Option<u16> {
-        self.services.get(&vip_key(key)).copied()
-    }
-
-    /// An endpoint's number, once assigned.
-    pub fn endpoint(&self, key: &ServiceKey, backend: IpAddr) -> Option<u16> {
-        let (address, family) = address(backend);
-        self.endpoints
-            .get(&(self.service(key)?, family, address))
-            .copied()
-    }
-}
-
-/// The numbers that are not taken, lowest first.
-fn free(taken: BTreeSet<u16>, room: usize) -> impl Iterator<Item = u16> {
-    (0..room as u16).filter(move |number| !taken.contains(number))
 }
 
 /// The VIPs of a table, in no order.
@@ -168,6 +83,8 @@ impl Image {
     ///
     /// A ring that `live` has already keeps its number; one that differs goes to the other of
     /// its service's two, so that packets on their way still find the old one.
+    ///
+    /// What leaves keeps the records that `live` has of it.
     ///
     /// # Panics
     /// Where a service or backend of the plan has no number.
@@ -183,21 +100,27 @@ impl Image {
         let mut places = Vec::with_capacity(plans.len());
         for plan in plans {
             let key = vip_key(&plan.service.key);
-            let service = numbers.services[&key];
-            let ends: Vec<u16> = plan
-                .service
-                .backends
-                .iter()
-                .map(|backend| {
-                    let (address, family) = address(backend.address);
-                    numbers.endpoints[&(service, family, address)]
-                })
-                .collect();
-            for ((backend, way), &end) in plan.service.backends.iter().zip(&plan.ways).zip(&ends) {
+            let service = numbers
+                .service(&plan.service.key)
+                .expect("a service of the plan has a number");
+            let ends = numbers.of_backends(plan.service);
+            let ways = plan.ways.iter().zip(&plan.serves);
+            for ((backend, (way, serves)), &end) in
+                plan.service.backends.iter().zip(ways).zip(&ends)
+            {
                 let number = usize::from(end);
                 (tables.endpoints[number], tables.fars[number]) =
                     endpoint(service, backend.address, plan.service.mode, *way);
+                tables.endpoints[number].serves = u8::from(*serves);
             }
+            tables.services[usize::from(service)] = layout::Service {
+                address: key.address,
+                port: key.port,
+                protocol: key.protocol,
+                family: key.family,
+                changed: plan.changed,
+                ..layout::Service::zeroed()
+            };
             let mut vip = Vip {
                 key,
                 ring: 0,
@@ -210,17 +133,17 @@ impl Image {
                 spread: spread::FLOW,
                 flags: 0,
             };
-            if let Some(owners) = &plan.owners {
-                let slots: Arc<[Slot]> = owners
-                    .iter()
-                    .map(|&owner| Slot::steady(ends[usize::from(owner)]))
-                    .collect();
-                let (number, slots) = place(service, slots, live);
+            if let Some(slots) = &plan.slots {
+                let (number, slots) = place(service, Arc::clone(slots), live);
                 vip.state = state::SERVING;
                 vip.ring = number;
+                vip.slot_mask = (slots.len() - 1) as u16;
                 rings.insert(number, slots);
             }
             places.push(vip);
+        }
+        if let Some(live) = live {
+            keep_leaving(&mut tables, &live.tables, numbers);
         }
         tables.header.version = layout::VERSION;
         tables.header.any_port_services =
@@ -248,10 +171,35 @@ impl Image {
             && self.rings == other.rings
     }
 
+    /// What packets of a service follow, by its number.
+    pub fn live(&self, service: u16) -> Live<'_> {
+        let record = &self.tables.services[usize::from(service)];
+        match self.ring_of(service) {
+            Some(slots) => Live::Ring {
+                slots,
+                changed: record.changed,
+            },
+            None if record.family == 0 => Live::Nothing,
+            None => Live::Empty,
+        }
+    }
+
     /// The ring of a service, by its number; `None` where it has none.
     pub fn ring_of(&self, service: u16) -> Option<&Arc<[Slot]>> {
         let vip = vips(&self.tables).find(|vip| vip.service == service)?;
         (vip.state == state::SERVING).then(|| self.rings.get(&vip.ring))?
+    }
+}
+
+/// Copies the records of what is not configured any more, and may still have flows.
+fn keep_leaving(tables: &mut Tables, live: &Tables, numbers: &Numbers) {
+    for number in numbers.leaving().map(usize::from) {
+        tables.endpoints[number] = live.endpoints[number];
+        tables.fars[number] = live.fars[number];
+    }
+    for number in numbers.leaving_services().map(usize::from) {
+        tables.services[number] = live.services[number];
+        tables.services[number].changed = 0;
     }
 }
 

@@ -146,8 +146,8 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        AdminConfig, Backend, DataPlaneConfig, Mode, OnEmpty, ProbeKind, Protocol, RingSlots,
-        ServiceKey, ServicePort, Weight, XdpMode,
+        AdminConfig, Backend, DataPlaneConfig, Mode, OnDown, OnEmpty, ProbeKind, Protocol,
+        RingSlots, ServiceKey, ServicePort, Tracking, Weight, XdpMode,
     };
 
     #[test]
@@ -169,6 +169,7 @@ mod tests {
                 socket: "/run/x.sock".into(),
                 group: Some("ops".to_owned()),
             },
+            tracking: Tracking::default(),
             services: vec![Service {
                 name: "web".into(),
                 key: ServiceKey {
@@ -179,6 +180,7 @@ mod tests {
                 mode: Mode::Dsr,
                 ring_slots: RingSlots::DEFAULT,
                 on_empty: OnEmpty::Drop,
+                on_down: OnDown::default(),
                 health: Some(HealthCheck {
                     kind: ProbeKind::Tcp,
                     port: NonZeroU16::new(80).unwrap(),

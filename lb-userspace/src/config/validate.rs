@@ -19,8 +19,8 @@ use super::{
     raw::{self, AnyPort, Held, Leaf, NumberOr, Table, Tables},
 };
 use crate::model::{
-    AdminConfig, Config, DataPlaneConfig, Mode, OnEmpty, Protocol, RingSlots, Service, ServiceKey,
-    ServicePort, XdpMode,
+    AdminConfig, Config, DataPlaneConfig, Mode, OnDown, OnEmpty, Protocol, RingSlots, Service,
+    ServiceKey, ServicePort, Tracking, XdpMode,
 };
 
 /// Most services in a file, as many as the tables hold.
@@ -49,6 +49,7 @@ pub(super) fn config(raw: &raw::Config, report: &mut Report<'_>) -> Option<Confi
     Some(Config {
         data_plane: data_plane?,
         admin: admin?,
+        tracking: Tracking::default(),
         services: services?,
     })
 }
@@ -299,6 +300,7 @@ fn service(
         mode: mode?.unwrap_or(Mode::Dsr),
         ring_slots,
         on_empty: on_empty?,
+        on_down: OnDown::default(),
         health: health?,
         backends: backends?,
     })

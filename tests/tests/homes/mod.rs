@@ -31,7 +31,7 @@ use lb_userspace::{
     },
     dataplane::{DataPlane as _, OBJECT, kernel::Kernel},
     model::{
-        Backend, DataPlaneConfig, Mode, OnEmpty, Protocol, RingSlots, Service, ServiceKey,
+        Backend, DataPlaneConfig, Mode, OnDown, OnEmpty, Protocol, RingSlots, Service, ServiceKey,
         ServicePort, Weight, XdpMode,
     },
 };
@@ -102,6 +102,7 @@ pub(crate) fn service(
         mode: Mode::Dsr,
         ring_slots: RingSlots::DEFAULT,
         on_empty: OnEmpty::Drop,
+        on_down: OnDown::default(),
         health: None,
         backends: (0..backends)
             .map(|backend| Backend {
@@ -132,11 +133,8 @@ pub(crate) fn plan(service: &Service, numbers: &Numbers) -> ServicePlan<'static>
         let number = numbers.endpoint(&service.key, backend.address);
         Some(way(u32::from(number.expect("a number"))))
     });
-    ServicePlan {
-        service,
-        owners: base.owners(&vec![true; service.backends.len()]),
-        ways: ways.collect(),
-    }
+    let owners = base.owners(&vec![true; service.backends.len()]);
+    ServicePlan::steady(service, numbers, owners.as_deref(), ways.collect())
 }
 
 /// Opens a kernel with pins in a bpffs of its own.
@@ -332,8 +330,8 @@ impl Stage {
             .iter()
             .map(|service| plan(service, &numbers))
             .collect();
-        plans[5].owners = None;
-        plans[6].owners = None;
+        plans[5].slots = None;
+        plans[6].slots = None;
         plans[7].ways = vec![None];
         plans[8].ways = vec![Some(Way {
             interface: INGRESS + 1,

@@ -1,7 +1,7 @@
 use std::num::NonZeroU16;
 
 use super::*;
-use crate::model::{Backend, Protocol, RingSlots, Weight};
+use crate::model::{Backend, OnDown, Protocol, RingSlots, Weight};
 
 fn service(port: u16, backends: &[u8]) -> Service {
     Service {
@@ -14,6 +14,7 @@ fn service(port: u16, backends: &[u8]) -> Service {
         mode: Mode::Dsr,
         ring_slots: RingSlots::new(256).unwrap(),
         on_empty: OnEmpty::Drop,
+        on_down: OnDown::default(),
         health: None,
         backends: backends
             .iter()
@@ -27,7 +28,7 @@ fn service(port: u16, backends: &[u8]) -> Service {
     }
 }
 
-/// A plan in which one backend owns every slot.
+/// A plan in which one endpoint owns every slot.
 fn plan(service: &Service, owner: u16) -> ServicePlan<'_> {
     let way = Way {
         interface: 3,
@@ -36,7 +37,9 @@ fn plan(service: &Service, owner: u16) -> ServicePlan<'_> {
     };
     ServicePlan {
         service,
-        owners: Some(vec![owner; service.ring_slots.count()].into()),
+        slots: Some(vec![Slot::steady(owner); service.ring_slots.count()].into()),
+        changed: 0,
+        serves: vec![true; service.backends.len()],
         ways: vec![Some(way); service.backends.len()],
     }
 }
@@ -63,14 +66,60 @@ fn numbers_stay_with_what_they_name() {
 }
 
 #[test]
-fn a_number_is_not_used_again_in_the_step_that_frees_it() {
+fn a_number_is_not_used_again_in_the_change_that_frees_it() {
     let mut numbers = assigned(&[service(80, &[1, 2])]);
     let fresh = numbers.assign(&[service(81, &[3, 4])]).unwrap();
     assert_eq!((fresh.services, fresh.endpoints), (vec![1], vec![2, 3]));
+    assert!(numbers.release(|_| false));
     let fresh = numbers
         .assign(&[service(81, &[3, 4]), service(82, &[5])])
         .unwrap();
+    assert_eq!((fresh.services, fresh.endpoints), (vec![2], vec![4]));
+    let fresh = numbers
+        .assign(&[service(81, &[3, 4]), service(82, &[5]), service(83, &[6])])
+        .unwrap();
     assert_eq!((fresh.services, fresh.endpoints), (vec![0], vec![0]));
+}
+
+#[test]
+fn what_leaves_keeps_its_number_while_it_is_named() {
+    let mut numbers = assigned(&[service(80, &[1, 2]), service(81, &[3])]);
+    numbers.assign(&[service(80, &[1])]).unwrap();
+    assert_eq!(numbers.leaving().collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(numbers.leaving_from(0).collect::<Vec<_>>(), [1]);
+    assert_eq!(numbers.leaving_services().collect::<Vec<_>>(), [1]);
+    assert!(!numbers.release(|_| true));
+    // A service leaves with its last endpoint.
+    assert!(numbers.release(|number| number == 2));
+    assert_eq!(numbers.leaving().collect::<Vec<_>>(), [2]);
+    assert_eq!(numbers.leaving_services().collect::<Vec<_>>(), [1]);
+    // What comes back has the number that it had.
+    let fresh = numbers
+        .assign(&[service(80, &[1]), service(81, &[3])])
+        .unwrap();
+    assert_eq!(fresh, Fresh::default());
+    assert_eq!(
+        numbers.endpoint(&service(81, &[]).key, [10, 0, 0, 3].into()),
+        Some(2)
+    );
+}
+
+#[test]
+fn what_leaves_keeps_its_records() {
+    let before = service(80, &[1, 2]);
+    let mut numbers = assigned(std::slice::from_ref(&before));
+    let first = Image::build(&[plan(&before, 1)], &numbers, 7, None);
+    let after = service(80, &[1]);
+    numbers.assign(std::slice::from_ref(&after)).unwrap();
+    let second = Image::build(&[plan(&after, 0)], &numbers, 7, Some(&first));
+    assert_eq!(second.tables.endpoints[1], first.tables.endpoints[1]);
+    assert_eq!(second.tables.fars[1], first.tables.fars[1]);
+    let mut adopted = Numbers::adopt(&second.tables);
+    adopted.assign(std::slice::from_ref(&after)).unwrap();
+    assert_eq!(adopted.leaving().collect::<Vec<_>>(), [1]);
+    numbers.release(|_| false);
+    let third = Image::build(&[plan(&after, 0)], &numbers, 7, Some(&second));
+    assert_eq!(third.tables.endpoints[1], Endpoint::zeroed());
 }
 
 #[test]
@@ -92,8 +141,7 @@ fn numbers_are_read_back_from_the_tables() {
     plans[0].ways[1] = None;
     let image = Image::build(&plans, &numbers, 7, None);
     let mut adopted = Numbers::adopt(&image.tables);
-    assert_eq!(adopted.services, numbers.services);
-    assert_eq!(adopted.endpoints, numbers.endpoints);
+    assert_eq!(adopted, numbers);
     assert_eq!(adopted.assign(&services), Ok(Fresh::default()));
 }
 
@@ -146,7 +194,7 @@ fn a_service_without_owners_has_no_ring() {
     let services = [service(80, &[1])];
     let numbers = assigned(&services);
     let empty = ServicePlan {
-        owners: None,
+        slots: None,
         ..plan(&services[0], 0)
     };
     let image = Image::build(&[empty], &numbers, 7, None);

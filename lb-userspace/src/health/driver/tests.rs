@@ -23,7 +23,8 @@ use crate::{
         state::{Machine, State},
     },
     model::{
-        HttpProbe, Mode, OnEmpty, ProbeKind, Protocol, RingSlots, ServiceKey, ServicePort, Weight,
+        HttpProbe, Mode, OnDown, OnEmpty, ProbeKind, Protocol, RingSlots, ServiceKey, ServicePort,
+        Weight,
     },
 };
 
@@ -60,6 +61,7 @@ fn service(name: &str, health: Option<HealthCheck>, addresses: &[Ipv4Addr]) -> S
         mode: Mode::Dsr,
         ring_slots: RingSlots::DEFAULT,
         on_empty: OnEmpty::Drop,
+        on_down: OnDown::default(),
         health,
         backends: addresses.iter().enumerate().map(backend).collect(),
     }
