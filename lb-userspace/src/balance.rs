@@ -4,5 +4,9 @@
 mod cuckoo;
 pub mod image;
 pub mod maglev;
+pub mod numbers;
 pub mod overlay;
 pub mod plan;
+pub mod size;
+pub mod sweep;
+pub mod transition;

@@ -3,10 +3,13 @@
 //! Probes, next hops, the clock and signals each become an event; the state answers whether the
 //! tables must change. The admin API only sees finished status values.
 
+mod adopt;
 mod evenness;
 mod load;
+mod plan;
 mod state;
 mod status;
+mod sweep;
 
 use std::{
     collections::BTreeSet,
@@ -42,6 +45,8 @@ use crate::{
 const REPORTS: usize = 4096;
 /// How often counters are read and the verdict is renewed: the tick of the detectors.
 const TICK: Duration = Duration::from_secs(1);
+/// From one part of the sweeper's work to the next.
+const SWEEP: Duration = Duration::from_millis(20);
 /// How often the kernel's tables are compared with the intended ones.
 const VERIFY: Duration = Duration::from_secs(10);
 /// How long a start waits, beyond the slowest first probe, before it publishes what it knows.
@@ -158,6 +163,8 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut verify = interval(VERIFY);
     verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sweep = interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let deadline =
         tokio::time::Instant::from_std(Now::read().instant) + state.first_round() + PATIENCE;
     let mut hops_seen = false;
@@ -186,6 +193,7 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
                 state.tick(Now::read());
                 news = true;
             }
+            _ = sweep.tick(), if state.sweeping() => state.sweep(Now::read()),
             _ = verify.tick() => {
                 state.verify(Now::read());
                 news = true;

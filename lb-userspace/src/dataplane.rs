@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod decap;
 mod error;
+pub mod flows;
 pub mod kernel;
 mod maps;
 pub(crate) mod pins;

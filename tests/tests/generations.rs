@@ -52,12 +52,12 @@ fn image(generation: u32, services: &[Service], numbers: &Numbers, live: Option<
     let owner = (generation % u32::from(ENDPOINTS)) as u16;
     let plans: Vec<_> = services
         .iter()
-        .map(|service| ServicePlan {
-            service,
-            owners: Some(vec![owner; RingSlots::LARGEST.count()].into()),
-            ways: (0..ENDPOINTS)
+        .map(|service| {
+            let owners = vec![owner; RingSlots::LARGEST.count()];
+            let ways = (0..ENDPOINTS)
                 .map(|end| Some(way(generation << 8 | u32::from(end))))
-                .collect(),
+                .collect();
+            ServicePlan::steady(service, numbers, Some(&owners), ways)
         })
         .collect();
     Image::build(&plans, numbers, Common::seeded(7), live)

@@ -31,8 +31,50 @@ pub struct Status {
     pub tables: Tables,
     /// Packets that left by another way than to a backend and belong to no service, by reason.
     pub exits: BTreeMap<String, u64>,
+    /// What is remembered of flows, over all services.
+    #[serde(default)]
+    pub tracking: Tracking,
     /// The services, in the order of the configuration.
     pub services: Vec<Service>,
+}
+
+/// What is remembered of flows. All but `flows` count since the maps were made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tracking {
+    /// Flows that were remembered when they were last counted, some seconds ago.
+    pub flows: u64,
+    /// Entries made for a first packet.
+    pub fresh: u64,
+    /// Entries made for, or moved on by, a later packet.
+    pub established: u64,
+    /// Entries for which there was no room.
+    pub refused: u64,
+    /// Ports that were taken when `snat` tried them.
+    pub collisions: u64,
+}
+
+/// What is remembered of a service's flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// Flows, when they were last counted, some seconds ago.
+    pub flows: u64,
+    /// Slots that got another owner, whose older flows are still waited for.
+    pub slots_in_transition: u32,
+    /// Slots whose flows are not waited for any more, with remembered ones that go elsewhere.
+    pub slots_pinned: u32,
+    /// When slots last changed; absent where none is in transition.
+    pub changed_at_ms: Option<u64>,
+}
+
+/// A SYN flood.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SynFlood {
+    /// When it began.
+    pub since_ms: u64,
+    /// SYNs a second, those sent again included.
+    pub syn_rate: f64,
+    /// SYNs among the service's packets.
+    pub syn_share: f64,
 }
 
 /// An interface that the program is attached to.
@@ -82,6 +124,12 @@ pub struct Service {
     pub serving: usize,
     /// Whether the load is spread as intended.
     pub evenness: Evenness,
+    /// What is remembered of its flows.
+    #[serde(default)]
+    pub remembered: Remembered,
+    /// The SYN flood that is on.
+    #[serde(default)]
+    pub syn_flood: Option<SynFlood>,
     /// Packets of this service that did not reach a backend, by reason.
     pub exits: BTreeMap<String, u64>,
     /// Its backends, in the order of the configuration.

@@ -1,10 +1,13 @@
 //! The kernel's tables as a value: built from a plan, published, read back and compared.
 
 mod endpoints;
-mod numbers;
-mod places;
+pub(super) mod places;
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use lb_common::{
     flow::{self, Address},
@@ -14,10 +17,10 @@ use lb_common::{
 
 pub use self::{
     endpoints::{has_source, ip, way},
-    numbers::{Fresh, Full, Numbers},
     places::NAMED,
 };
-use super::cuckoo;
+pub use super::numbers::{Fresh, Full, Numbers};
+use super::{cuckoo, transition::Live};
 use crate::model::{Config, Service, ServiceKey, ServicePort, Snat, Sources, Tunnel};
 
 /// Everything that the kernel forwards by.
@@ -87,10 +90,39 @@ impl<'a> Common<'a> {
 pub struct ServicePlan<'a> {
     /// The service.
     pub service: &'a Service,
-    /// The owner of each slot, by the index of the backend; `None` without a usable backend.
-    pub owners: Option<Box<[u16]>>,
+    /// The slots, with the numbers of endpoints; `None` where nobody serves.
+    pub slots: Option<Arc<[Slot]>>,
+    /// When a slot last began a transition, in seconds since the epoch; zero where none is in one.
+    pub changed: u64,
+    /// Whether flows that are a backend's may go on, for each backend.
+    pub serves: Vec<bool>,
     /// The way to each backend, where it is known.
     pub ways: Vec<Option<Way>>,
+}
+
+impl<'a> ServicePlan<'a> {
+    /// A plan in which nothing is in transition and every backend serves. Owners are indices of
+    /// backends.
+    #[must_use]
+    pub fn steady(
+        service: &'a Service,
+        numbers: &Numbers,
+        owners: Option<&[u16]>,
+        ways: Vec<Option<Way>>,
+    ) -> Self {
+        let ends = numbers.of_backends(service);
+        let slots = owners.map(|owners| {
+            let slot = |&owner: &u16| Slot::steady(ends[usize::from(owner)]);
+            owners.iter().map(slot).collect()
+        });
+        Self {
+            service,
+            slots,
+            changed: 0,
+            serves: vec![true; service.backends.len()],
+            ways,
+        }
+    }
 }
 
 /// The places of a table of VIPs that are services', in no order.
@@ -109,6 +141,8 @@ impl Image {
     /// A ring or list that `live` has already keeps its number; one that differs goes to the other
     /// of its service's two, so that packets on their way still find the old one.
     ///
+    /// What leaves keeps the records that `live` has of it.
+    ///
     /// # Panics
     /// Where a service or backend of the plan has no number.
     #[must_use]
@@ -125,19 +159,17 @@ impl Image {
         let mut named = Vec::new();
         for plan in plans {
             let configured = plan.service;
-            let service = numbers.services[&vip_key(&configured.key)];
-            let ends: Vec<u16> = configured
-                .backends
-                .iter()
-                .map(|backend| {
-                    let (address, family) = address(backend.address);
-                    numbers.endpoints[&(service, family, address)]
-                })
-                .collect();
-            for ((backend, way), &end) in configured.backends.iter().zip(&plan.ways).zip(&ends) {
+            let service = numbers
+                .service(&configured.key)
+                .expect("a service of the plan has a number");
+            let ends = numbers.of_backends(configured);
+            let ways = plan.ways.iter().zip(&plan.serves);
+            for ((backend, (way, serves)), &end) in configured.backends.iter().zip(ways).zip(&ends)
+            {
                 let number = usize::from(end);
                 (tables.endpoints[number], tables.fars[number]) =
                     endpoints::records(service, configured, backend, *way, &common.tunnel);
+                tables.endpoints[number].serves = u8::from(*serves);
                 named.extend(places::endpoint(service, configured, backend, end));
             }
             let list = configured.options.sources.as_ref().map_or(0, |sources| {
@@ -145,20 +177,22 @@ impl Image {
                 lists.insert(number, list);
                 number
             });
-            tables.services[usize::from(service)] = places::service(configured, list);
+            tables.services[usize::from(service)] = layout::Service {
+                changed: plan.changed,
+                ..places::service(configured, list)
+            };
             let mut vip = places::vip(service, configured);
-            if let Some(owners) = &plan.owners {
-                let slots: Arc<[Slot]> = owners
-                    .iter()
-                    .map(|&owner| Slot::steady(ends[usize::from(owner)]))
-                    .collect();
-                let (number, slots) = place(service, slots, live);
+            if let Some(slots) = &plan.slots {
+                let (number, slots) = place(service, Arc::clone(slots), live);
                 vip.state = state::SERVING;
                 vip.slot_mask = (slots.len() - 1) as u16;
                 vip.ring = number;
                 rings.insert(number, slots);
             }
             vips.push(vip);
+        }
+        if let Some(live) = live {
+            keep_leaving(&mut tables, &mut named, &live.tables, numbers);
         }
         fill_header(&mut tables.header, common, live);
         let header = &mut tables.header;
@@ -205,10 +239,44 @@ impl Image {
             && self.lists == other.lists
     }
 
+    /// What packets of a service follow, by its number.
+    pub fn live(&self, service: u16) -> Live<'_> {
+        let record = &self.tables.services[usize::from(service)];
+        match self.ring_of(service) {
+            Some(slots) => Live::Ring {
+                slots,
+                changed: record.changed,
+            },
+            None if record.family == 0 => Live::Nothing,
+            None => Live::Empty,
+        }
+    }
+
     /// The ring of a service, by its number; `None` where it has none.
     pub fn ring_of(&self, service: u16) -> Option<&Arc<[Slot]>> {
         let vip = vips(&self.tables).find(|vip| vip.service == service)?;
         (vip.state == state::SERVING).then(|| self.rings.get(&vip.ring))?
+    }
+}
+
+/// Copies the records of what is not configured any more, and may still have flows, and the places
+/// by which its replies are recognised, unless somebody else has them now.
+fn keep_leaving(tables: &mut Tables, named: &mut Vec<Vip>, live: &Tables, numbers: &Numbers) {
+    let leaving: BTreeSet<u16> = numbers.leaving().collect();
+    for number in leaving.iter().copied().map(usize::from) {
+        tables.endpoints[number] = live.endpoints[number];
+        tables.fars[number] = live.fars[number];
+    }
+    let taken: BTreeSet<VipKey> = named.iter().map(|place| place.key).collect();
+    let of_leaving = |place: &&Vip| {
+        leaving.contains(&(place.ring as u16))
+            && place.key.family != layout::family::QUIC
+            && !taken.contains(&place.key)
+    };
+    named.extend(occupied(&live.by_address).filter(of_leaving).copied());
+    for number in numbers.leaving_services().map(usize::from) {
+        tables.services[number] = live.services[number];
+        tables.services[number].changed = 0;
     }
 }
 

@@ -1,9 +1,14 @@
 //! Which backend owns each slot.
 
+use lb_common::layout::ENDPOINTS;
+
 use crate::{
     balance::{
+        image::Image,
         maglev::{self, Member, TooFewSlots},
         overlay::{self, Fraction},
+        size,
+        transition::{self, Live, Next, Present},
     },
     model::{RingSize, RingSlots, Service},
 };
@@ -17,11 +22,12 @@ pub struct Base {
 }
 
 impl Base {
-    /// Builds the ring of a service with all of its backends.
+    /// Builds the ring of a service with all of its backends. `evenness` is how far a share may be
+    /// off where the ring's size is left to us.
     ///
     /// # Errors
     /// Where the ring has fewer slots than the service has backends.
-    pub fn new(service: &Service) -> Result<Self, TooFewSlots> {
+    pub fn new(service: &Service, evenness: f64) -> Result<Self, TooFewSlots> {
         let members: Vec<Member> = service
             .backends
             .iter()
@@ -31,7 +37,11 @@ impl Base {
             })
             .collect();
         let slots = match service.ring_slots {
-            RingSize::Auto => RingSlots::LARGEST,
+            RingSize::Auto => {
+                let weights: Vec<u16> =
+                    service.backends.iter().map(|b| b.weight.number()).collect();
+                size::choose(&weights, evenness)
+            }
             RingSize::Fixed(slots) => slots,
         };
         let ring = maglev::ring(slots, &members)?;
@@ -65,4 +75,85 @@ impl Base {
             .collect();
         overlay::overlay(self.ring.as_deref()?, &self.members, &fractions)
     }
+}
+
+/// What a service's next slots depend on, beside its base ring.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing<'a> {
+    /// What packets follow now.
+    pub live: Live<'a>,
+    /// The numbers of the configured backends, in their order.
+    pub ends: &'a [u16],
+    /// Which of these take new flows.
+    pub usable: &'a [bool],
+    /// The numbers of backends that were removed and may still have flows.
+    pub leaving: &'a [u16],
+    /// Whether flows that are an endpoint's may go on, by number.
+    pub serves: &'a [bool],
+    /// The pinned slots without a remembered flow, where that is known.
+    pub clean: &'a [bool],
+    /// Seconds since the epoch.
+    pub now: u64,
+    /// How long unremembered flows are waited for, in seconds.
+    pub window: u64,
+}
+
+impl Base {
+    /// The owners of new flows, by number; `None` where nobody serves.
+    fn owners_by_number(&self, standing: &Standing<'_>) -> Option<Box<[u16]>> {
+        let serves = |end: u16| serves(standing.serves, end);
+        // A backend that only fails its probes is better than none.
+        let failing = || {
+            let failing: Vec<bool> = standing.ends.iter().map(|&end| serves(end)).collect();
+            self.owners(&failing)
+        };
+        if let Some(owners) = self.owners(standing.usable).or_else(failing) {
+            let number = |&owner: &u16| standing.ends[usize::from(owner)];
+            return Some(owners.iter().map(number).collect());
+        }
+        let all = standing.ends.iter().chain(standing.leaving).copied();
+        transition::last_resort(standing.live, all, serves)
+    }
+
+    /// The slots that come next, where flows follow their slots' transitions.
+    #[must_use]
+    pub fn next(&self, standing: &Standing<'_>) -> Option<Next> {
+        let present = Present {
+            serves: |end| serves(standing.serves, end),
+            clean: standing.clean,
+            now: standing.now,
+            window: standing.window,
+        };
+        let owners = self.owners_by_number(standing)?;
+        Some(transition::follow(standing.live, &owners, &present))
+    }
+
+    /// The slots that come next, where flows are all remembered or none of them.
+    #[must_use]
+    pub fn next_untracked(&self, standing: &Standing<'_>) -> Option<Next> {
+        Some(Next::untracked(&self.owners_by_number(standing)?))
+    }
+}
+
+fn serves(serves: &[bool], endpoint: u16) -> bool {
+    serves.get(usize::from(endpoint)) == Some(&true)
+}
+
+/// Whether flows that are an endpoint's may go on, by number: as `known` says, and as packets
+/// follow it for those that were removed from the configuration.
+#[must_use]
+pub fn serving(live: Option<&Image>, service: u16, ends: &[u16], known: &[bool]) -> Vec<bool> {
+    let mut serving = match live {
+        Some(live) => live
+            .tables
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.serves != 0 && endpoint.service == service)
+            .collect(),
+        None => vec![false; ENDPOINTS],
+    };
+    for (&end, &serves) in ends.iter().zip(known) {
+        serving[usize::from(end)] = serves;
+    }
+    serving
 }

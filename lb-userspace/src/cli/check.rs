@@ -271,11 +271,11 @@ mod tests {
                 ports: PortRange::DEFAULT,
             }),
             tunnel: Tunnel::default(),
-            tracking: Tracking::default(),
             admin: AdminConfig {
                 socket: "/run/x.sock".into(),
                 group: Some("ops".to_owned()),
             },
+            tracking: Tracking::default(),
             services: vec![Service {
                 name: "web".into(),
                 key: ServiceKey {

@@ -6,6 +6,7 @@ use lb_common::layout::{EndpointCounters, ExitCounters};
 
 use crate::stats::{
     evenness::{Detector, Settings, Verdict},
+    flood,
     rate::{Meter, ShareWindow},
 };
 
@@ -24,6 +25,9 @@ pub(super) struct Load {
     settings: Settings,
     /// The wall clock at the detector's zero, to date its findings.
     pub(super) zero_ms: u64,
+    pub(super) floods: flood::Watch,
+    /// When the flood that is on began.
+    pub(super) flood_since_ms: u64,
     /// The verdict that was logged last.
     pub(super) logged: Option<std::mem::Discriminant<Verdict>>,
 }
@@ -41,6 +45,8 @@ impl Load {
             detector: Detector::new(&vec![0.0; backends], settings),
             settings,
             zero_ms: 0,
+            floods: flood::Watch::default(),
+            flood_since_ms: 0,
             logged: None,
         }
     }
@@ -50,6 +56,33 @@ impl Load {
         let shares: Vec<f64> = slots.iter().copied().map(f64::from).collect();
         self.detector.retarget(&shares, self.settings);
         self.window.clear();
+    }
+
+    /// Packets a second, to all backends.
+    fn packet_rate(&self) -> f64 {
+        (0..self.counters.len())
+            .filter_map(|n| self.packets.rate(n))
+            .sum()
+    }
+
+    /// Looks for a SYN flood; `retransmitted` reads how many SYNs were sent again, which is asked
+    /// only where enough packets come. Answers whether a flood began or ended.
+    pub(super) fn watch_floods<E>(
+        &mut self,
+        now: Duration,
+        now_ms: u64,
+        retransmitted: impl FnOnce() -> Result<u64, E>,
+    ) -> Result<bool, E> {
+        if self.packet_rate() < flood::RATE / 2.0 {
+            return Ok(self.floods.calm());
+        }
+        let packets = self.counters.iter().map(|c| c.packets).sum();
+        let opened: u64 = self.counters.iter().map(|c| c.new_flows).sum();
+        let changed = self.floods.read(now, packets, opened + retransmitted()?);
+        if changed {
+            self.flood_since_ms = now_ms;
+        }
+        Ok(changed)
     }
 
     /// Takes a reading of the kernel's counters.

@@ -10,12 +10,13 @@ use std::{
 use lb_common::layout;
 use log::{debug, error, info, warn};
 
-use super::{Error, Identity, Now, addresses, evenness, load::Load, status};
+use super::{Error, Identity, Now, addresses, adopt, evenness, load::Load, status, sweep::Sweeper};
 use crate::{
     admin::proto,
     balance::{
-        image::{self, Common, Image, Numbers, ServicePlan, Way, has_source},
+        image::{Image, Numbers, Way},
         plan::Base,
+        sweep::Learned,
     },
     causes::with_causes,
     dataplane::{
@@ -41,10 +42,17 @@ pub(super) struct BackendState {
 }
 
 impl BackendState {
-    fn is_healthy(&self) -> bool {
+    pub(super) fn is_healthy(&self) -> bool {
         self.machine
             .as_ref()
             .is_none_or(|machine| machine.state() == Health::Up)
+    }
+
+    /// Whether anything is known of its health.
+    pub(super) fn is_known(&self) -> bool {
+        self.machine
+            .as_ref()
+            .is_none_or(|machine| machine.state() != Health::Unknown)
     }
 }
 
@@ -67,26 +75,29 @@ pub(super) struct Verification {
 
 /// Everything that the controller knows.
 pub(super) struct State {
-    config: Config,
+    pub(super) config: Config,
     identity: Identity,
     started: Now,
-    kernel: Kernel,
+    pub(super) kernel: Kernel,
     attached: Option<Vec<Attached>>,
-    numbers: Numbers,
-    services: Vec<ServiceState>,
+    pub(super) numbers: Numbers,
+    pub(super) services: Vec<ServiceState>,
     /// The last known way to each backend: a next hop that falls silent keeps it, because its
     /// health check is what decides.
-    ways: BTreeMap<IpAddr, Way>,
-    hops: Arc<NextHops>,
+    pub(super) ways: BTreeMap<IpAddr, Way>,
+    pub(super) hops: Arc<NextHops>,
     /// What packets follow.
-    image: Option<Image>,
+    pub(super) image: Option<Image>,
     published_at_ms: Option<u64>,
     verification: Verification,
     /// Whether a first probe of every backend is still waited for.
     waiting: bool,
     /// Whether anything happened since the last publication that may change the tables.
-    dirty: bool,
+    pub(super) dirty: bool,
     now: Now,
+    pub(super) sweeper: Sweeper,
+    /// What the last pass of the sweeper found out.
+    pub(super) learned: Option<Learned>,
 }
 
 impl State {
@@ -111,23 +122,23 @@ impl State {
             .unwrap_or_default();
         let fresh = numbers.assign(&config.services)?;
         kernel.reset(&fresh)?;
-        let ways = image.as_ref().map(adopt_ways).unwrap_or_default();
+        let ways = image.as_ref().map(adopt::ways).unwrap_or_default();
         let mut services = Vec::with_capacity(config.services.len());
         for service in &config.services {
-            let base = Base::new(service).map_err(|source| Error::Ring {
-                service: service.name.to_string(),
-                source,
-            })?;
+            let base =
+                Base::new(service, config.data_plane.evenness.fraction()).map_err(|source| {
+                    Error::Ring {
+                        service: service.name.to_string(),
+                        source,
+                    }
+                })?;
             let backends = service
                 .backends
                 .iter()
                 .map(|backend| BackendState {
                     machine: service.health.as_ref().map(|check| {
                         let live = image.as_ref();
-                        Machine::new(
-                            check,
-                            adopt_health(live, &numbers, service, backend.address),
-                        )
+                        Machine::new(check, adopt::health(live, &numbers, service, backend))
                     }),
                     probed: false,
                     health_since_ms: now.unix_ms,
@@ -163,6 +174,8 @@ impl State {
             waiting: true,
             dirty: true,
             now,
+            sweeper: Sweeper::default(),
+            learned: None,
         };
         state.retarget();
         Ok(state)
@@ -306,7 +319,7 @@ impl State {
         if !self.dirty {
             return Ok(false);
         }
-        let next = self.plan();
+        let next = self.plan(now);
         if self
             .image
             .as_ref()
@@ -334,78 +347,18 @@ impl State {
             next.tables.header.generation,
             serving.join(", ")
         );
+        self.sweeper.published(&next);
+        if let Some(learned) = &mut self.learned {
+            // True of the slots before; what follows learns anew.
+            for service in &mut learned.services {
+                service.clean.clear();
+            }
+        }
         self.image = Some(next);
         self.published_at_ms = Some(now.unix_ms);
         self.retarget();
         self.verify(now);
         Ok(true)
-    }
-
-    fn plan(&self) -> Image {
-        let plans: Vec<ServicePlan<'_>> = self
-            .config
-            .services
-            .iter()
-            .zip(&self.services)
-            .map(|(service, state)| {
-                let usable: Vec<bool> = (0..state.backends.len())
-                    .map(|n| self.out_of_ring(service, state, n).is_none())
-                    .collect();
-                let ways = service
-                    .backends
-                    .iter()
-                    .map(|b| self.ways.get(&b.address).copied());
-                ServicePlan {
-                    service,
-                    owners: state.base.owners(&usable),
-                    ways: ways.collect(),
-                }
-            })
-            .collect();
-        Image::build(
-            &plans,
-            &self.numbers,
-            Common::of(&self.config),
-            self.image.as_ref(),
-        )
-    }
-
-    /// Why a backend is not in the ring; `None` where it is.
-    pub(super) fn out_of_ring(
-        &self,
-        service: &Service,
-        state: &ServiceState,
-        backend: usize,
-    ) -> Option<String> {
-        let (configured, seen) = (&service.backends[backend], &state.backends[backend]);
-        if configured.weight.number() == 0 {
-            Some("weight 0".to_owned())
-        } else if !seen.is_healthy() {
-            let detail = seen
-                .last_probe
-                .as_ref()
-                .map_or("not probed yet", |probe| &probe.detail);
-            Some(format!("down: {detail}"))
-        } else if let Some(way) = self.ways.get(&configured.address) {
-            let tunnel = &self.config.tunnel;
-            let lost = service.mode.tunnels() && !has_source(configured.address, way, tunnel);
-            lost.then(|| {
-                let key = if configured.address.is_ipv4() {
-                    "source_ipv4"
-                } else {
-                    "source_ipv6"
-                };
-                format!(
-                    "this host has no address of its own on the way to it: add one to its \
-                     interface, or set tunnel.{key}"
-                )
-            })
-        } else {
-            Some(match self.hops.hops.get(&configured.address) {
-                Some(Err(why)) => why.to_string(),
-                _ => "its next hop is being looked up".to_owned(),
-            })
-        }
     }
 
     /// Tells the detectors the shares of the live rings.
@@ -458,6 +411,8 @@ impl State {
     pub(super) fn tick(&mut self, now: Now) {
         self.now = now;
         self.kernel.flush_log();
+        self.dirty |= self.window_over(now);
+        self.begin_sweep(now);
         let elapsed = now.instant.saturating_duration_since(self.started.instant);
         for (service, state) in self.config.services.iter().zip(&mut self.services) {
             let counters: Result<Vec<_>, _> = service
@@ -481,6 +436,12 @@ impl State {
                         .load
                         .read(elapsed, now.unix_ms, counters, exits.unwrap_or_default());
                     evenness::log_change(service, &mut state.load);
+                    watch_floods(
+                        service,
+                        &mut state.load,
+                        (&self.numbers, &self.kernel),
+                        (elapsed, now.unix_ms),
+                    );
                 }
                 (Err(e), _) | (_, Err(e)) => error!("{}: {}", service.name, with_causes(&e)),
             }
@@ -559,6 +520,7 @@ impl State {
                 differences: self.verification.differences.clone(),
             },
             exits: status::exits(&exits),
+            tracking: self.tracking_status(),
             services,
         })
     }
@@ -581,45 +543,36 @@ impl State {
             evenness::Start {
                 at_ms: self.started.unix_ms,
             },
+            self.remembered_status(service),
         )
     }
 }
 
-/// The ways that live tables send packets by.
-fn adopt_ways(live: &Image) -> BTreeMap<IpAddr, Way> {
-    let mut ways: BTreeMap<IpAddr, Way> = BTreeMap::new();
-    for (endpoint, far) in live.tables.endpoints.iter().zip(&live.tables.fars) {
-        let Some(way) = image::way(endpoint, far) else {
-            continue;
-        };
-        let known = ways.entry(image::ip(endpoint.family, far.address));
-        // Only in a tunnel do they say the host's own address.
-        let known = known.or_insert(way);
-        known.address = known.address.or(way.address);
-    }
-    ways
-}
-
-/// A backend that is live stays so until its probes say otherwise; one that live tables left out
-/// stays out.
-fn adopt_health(
-    live: Option<&Image>,
-    numbers: &Numbers,
+/// Looks for a SYN flood, and logs where one begins or ends.
+fn watch_floods(
     service: &Service,
-    backend: IpAddr,
-) -> Health {
-    let known = live.and_then(|live| {
-        let number = numbers.endpoint(&service.key, backend)?;
-        let record = live.tables.endpoints[usize::from(number)];
-        if record.family == 0 {
-            return None;
-        }
-        let ring = live.ring_of(numbers.service(&service.key)?)?;
-        Some(ring.iter().any(|slot| slot.owner() == number))
-    });
-    match known {
-        Some(true) => Health::Up,
-        Some(false) => Health::Down,
-        None => Health::Unknown,
+    load: &mut Load,
+    (numbers, kernel): (&Numbers, &Kernel),
+    (elapsed, now_ms): (Duration, u64),
+) {
+    let retransmitted = || {
+        let ends = service
+            .backends
+            .iter()
+            .filter_map(|backend| numbers.endpoint(&service.key, backend.address));
+        ends.map(|end| Ok(kernel.events(end)?.retransmitted)).sum()
+    };
+    let name = &service.name;
+    match load.watch_floods::<crate::dataplane::kernel::Error>(elapsed, now_ms, retransmitted) {
+        Ok(false) => {}
+        Ok(true) => match load.floods.flood() {
+            Some(flood) => warn!(
+                "{name}: a SYN flood begins: {:.0} SYNs a second, {:.0} % of its packets",
+                flood.syn_rate,
+                flood.share * 100.0
+            ),
+            None => info!("{name}: the SYN flood is over"),
+        },
+        Err(e) => error!("{name}: {}", with_causes(&e)),
     }
 }

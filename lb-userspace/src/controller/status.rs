@@ -66,7 +66,8 @@ pub(super) fn backend(
             mac: mac(hop.mac),
         }),
         slots: state.slots[n],
-        intended_share: f64::from(state.slots[n]) / state.base.size().count() as f64,
+        intended_share: f64::from(state.slots[n])
+            / f64::from(state.slots.iter().sum::<u32>().max(1)),
         observed_share: load.window.share(n),
         observed_over_s: load.window.covered().as_secs_f64(),
         packets: counters.packets,
@@ -85,6 +86,7 @@ pub(super) fn service(
     backends: Vec<proto::Backend>,
     verification: Option<&Verification>,
     start: Start,
+    remembered: proto::Remembered,
 ) -> proto::Service {
     let in_ring: Vec<bool> = backends.iter().map(|b| b.out_of_ring.is_none()).collect();
     let prefix = format!("{}: ", service.name);
@@ -109,6 +111,12 @@ pub(super) fn service(
         on_empty: service.on_empty.to_string(),
         serving: backends.iter().filter(|backend| backend.slots > 0).count(),
         evenness: evenness::judge(service, state, &in_ring, drifted, start),
+        remembered,
+        syn_flood: state.load.floods.flood().map(|flood| proto::SynFlood {
+            since_ms: state.load.flood_since_ms,
+            syn_rate: flood.syn_rate,
+            syn_share: flood.share,
+        }),
         exits: exits(&state.load.exits),
         backends,
     }

@@ -255,9 +255,7 @@ pub(super) mod kind {
     pub(in crate::dataplane) const HASH: u32 = 1;
     pub(in crate::dataplane) const ARRAY: u32 = 2;
     pub(in crate::dataplane) const PER_CPU_ARRAY: u32 = 6;
-    pub(in crate::dataplane) const LRU_HASH: u32 = 9;
     pub(in crate::dataplane) const LPM_TRIE: u32 = 11;
-    pub(in crate::dataplane) const ARRAY_OF_MAPS: u32 = 12;
 }
 
 /// As [`Shape`]'s last number: as many as the configuration says.

@@ -10,7 +10,8 @@ use aya::{
 use aya_log::EbpfLogger;
 use lb_common::{
     layout::{
-        self, EndpointCounters, ExitCounters, RING_SLOTS, SMALL_RING_SLOTS, Slot, Tables, state,
+        self, EndpointCounters, EndpointEvents, ExitCounters, RING_SLOTS, SMALL_RING_SLOTS, Slot,
+        Tables, TrackingCounters, state,
     },
     verdict::Reason,
 };
@@ -20,6 +21,7 @@ use super::{
     DataPlane, OBJECT,
     attach::{self, Words},
     error::map_error,
+    flows::Flows,
     maps::{MAPS, blob, open_pin},
     pins::Pins,
     requirements,
@@ -33,7 +35,10 @@ pub use super::{
     maps::Kept,
 };
 use crate::{
-    balance::image::{self, Image, List},
+    balance::{
+        image::{self, Image, List},
+        sweep::Table,
+    },
     model::{DataPlaneConfig, Tracking},
 };
 
@@ -57,6 +62,9 @@ pub struct Kernel {
     exits: PerCpuArray<MapData, [u64; Reason::ROW]>,
     sources: Sources,
     kept: Vec<Kept>,
+    events: PerCpuArray<MapData, [u64; 4]>,
+    tracking: PerCpuArray<MapData, [u64; 4]>,
+    flows: Flows,
     log: EbpfLogger<&'static dyn Log>,
     /// The rings that the published tables name.
     published: BTreeMap<u32, Arc<[Slot]>>,
@@ -106,6 +114,15 @@ impl Kernel {
             exits: open_pin(&pins, "EXITS", PerCpuArray::try_from)?,
             sources: Sources::open(&pins)?,
             kept,
+            events: open_pin(&pins, "EVENTS", PerCpuArray::try_from)?,
+            tracking: open_pin(&pins, "TRACKING", PerCpuArray::try_from)?,
+            flows: Flows::open(|table| {
+                MapData::from_pin(pins.path(match table {
+                    Table::Fresh => "FRESH",
+                    Table::Established => "ESTABLISHED",
+                }))
+            })
+            .map_err(map_error("open the remembered flows"))?,
             log,
             published: BTreeMap::new(),
             published_lists: BTreeMap::new(),
@@ -171,6 +188,35 @@ impl Kernel {
                 .map_err(map_error("reset a service's counters"))?;
         }
         Ok(())
+    }
+
+    /// The remembered flows.
+    pub const fn flows(&self) -> &Flows {
+        &self.flows
+    }
+
+    /// What else an endpoint's flows met, over all CPUs.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer.
+    pub fn events(&self, number: u16) -> Result<EndpointEvents, Error> {
+        let values = self
+            .events
+            .get(&u32::from(number), 0)
+            .map_err(map_error("read an endpoint's events"))?;
+        Ok(bytemuck::cast(sum(values.iter())))
+    }
+
+    /// What became of the memory of flows, over all CPUs.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer.
+    pub fn tracking(&self) -> Result<TrackingCounters, Error> {
+        let values = self
+            .tracking
+            .get(&0, 0)
+            .map_err(map_error("read the counters of remembered flows"))?;
+        Ok(bytemuck::cast(sum(values.iter())))
     }
 
     /// Hands what the program itself had to say on to this process's log: the first packet on

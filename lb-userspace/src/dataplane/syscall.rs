@@ -57,6 +57,89 @@ pub(super) fn update_inner(outer: &MapData, inner: &[(u32, &MapData)]) -> io::Re
     call(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr)
 }
 
+/// What [`lookup_batch`] read.
+pub(super) struct Read {
+    /// How many elements.
+    pub(super) count: usize,
+    /// Where to go on; `None` at the end.
+    pub(super) next: Option<u32>,
+}
+
+/// Reads elements of a hash from where an earlier call ended.
+///
+/// Kernel 5.6 or later.
+///
+/// # Panics
+/// Where keys or values have not the map's sizes, or are not as many as each other.
+pub(super) fn lookup_batch<K: bytemuck::Pod, V: bytemuck::Pod>(
+    map: &MapData,
+    from: Option<u32>,
+    keys: &mut [K],
+    values: &mut [V],
+) -> io::Result<Read> {
+    check_sizes::<K>(map, Some(size_of::<V>()))?;
+    assert_eq!(keys.len(), values.len(), "a value for each key");
+    let mut next = 0_u32;
+    let mut attr = zeroed();
+    attr.batch.map_fd = map.fd().as_fd_number();
+    attr.batch.in_batch = from
+        .as_ref()
+        .map_or(0, |at| std::ptr::from_ref(at).addr() as u64);
+    attr.batch.out_batch = (&raw mut next).addr() as u64;
+    attr.batch.keys = keys.as_mut_ptr().addr() as u64;
+    attr.batch.values = values.as_mut_ptr().addr() as u64;
+    attr.batch.count = keys.len() as u32;
+    let result = call(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr);
+    // SAFETY: integers; the kernel has written the count, or left what was given.
+    let count = unsafe { attr.batch.count } as usize;
+    match result {
+        Ok(()) => Ok(Read {
+            count,
+            next: Some(next),
+        }),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(Read { count, next: None }),
+        Err(e) => Err(e),
+    }
+}
+
+/// Deletes elements of a hash up to the first that is not there, and answers how many.
+///
+/// Kernel 5.6 or later.
+///
+/// # Panics
+/// Where keys have not the map's size.
+pub(super) fn delete_batch<K: bytemuck::Pod>(map: &MapData, keys: &[K]) -> io::Result<usize> {
+    check_sizes::<K>(map, None)?;
+    let mut attr = zeroed();
+    attr.batch.map_fd = map.fd().as_fd_number();
+    attr.batch.keys = keys.as_ptr().addr() as u64;
+    attr.batch.count = keys.len() as u32;
+    let result = call(bpf_cmd::BPF_MAP_DELETE_BATCH, &mut attr);
+    // SAFETY: integers; the kernel has written the count, or left what was given.
+    let count = unsafe { attr.batch.count } as usize;
+    match result {
+        Err(e) if e.raw_os_error() != Some(libc::ENOENT) => Err(e),
+        _ => Ok(count),
+    }
+}
+
+fn check_sizes<K>(map: &MapData, value: Option<usize>) -> io::Result<()> {
+    let info = map.info().map_err(io::Error::other)?;
+    assert_eq!(
+        size_of::<K>(),
+        info.key_size() as usize,
+        "a key is as large as its map's"
+    );
+    if let Some(value) = value {
+        assert_eq!(
+            value,
+            info.value_size() as usize,
+            "a value is as large as its map's"
+        );
+    }
+    Ok(())
+}
+
 fn value_size(map: &MapData) -> io::Result<usize> {
     map.info()
         .map(|info| info.value_size() as usize)
@@ -81,7 +164,7 @@ fn zeroed() -> bpf_attr {
 
 fn call(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<()> {
     // SAFETY: the callers' buffers outlive the call, and are as large as the kernel takes them
-    // to be: keys are `u32`, values are checked against the map or are file descriptors.
+    // to be: keys are `u32` or checked against the map, values are checked or file descriptors.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,

@@ -147,16 +147,13 @@ pub(crate) fn way(number: u32) -> Way {
 /// What a service's image is made from, with all of its backends usable and their ways known.
 pub(crate) fn plan(service: &Service, numbers: &Numbers) -> ServicePlan<'static> {
     let service: &'static Service = Box::leak(Box::new(service.clone()));
-    let base = Base::new(service).expect("the ring has room");
+    let base = Base::new(service, 0.02).expect("the ring has room");
     let ways = service.backends.iter().map(|backend| {
         let number = numbers.endpoint(&service.key, backend.address);
         Some(way(u32::from(number.expect("a number"))))
     });
-    ServicePlan {
-        service,
-        owners: base.owners(&vec![true; service.backends.len()]),
-        ways: ways.collect(),
-    }
+    let owners = base.owners(&vec![true; service.backends.len()]);
+    ServicePlan::steady(service, numbers, owners.as_deref(), ways.collect())
 }
 
 /// Opens a kernel with pins in a bpffs of its own.
@@ -292,7 +289,9 @@ impl Homes {
         self.host.small_rings = small_rings;
         self.host.rings = rings;
         let lists = image.lists.values().flat_map(|list| list.iter());
-        self.host.sources.extend(lists.map(|(key, allowed)| (*key, *allowed)));
+        self.host
+            .sources
+            .extend(lists.map(|(key, allowed)| (*key, *allowed)));
     }
 
     /// Publishes an image of other endpoints to both, numbered below the one given; what was
@@ -443,8 +442,8 @@ impl Stage {
             .iter()
             .map(|service| plan(service, &numbers))
             .collect();
-        plans[5].owners = None;
-        plans[6].owners = None;
+        plans[5].slots = None;
+        plans[6].slots = None;
         plans[7].ways = vec![None];
         plans[8].ways = vec![Some(Way {
             interface: INGRESS + 1,

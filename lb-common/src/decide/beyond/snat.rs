@@ -90,7 +90,11 @@ fn remembered<W: World>(
         }
         return Some(promote(world, tables, job, &entry, now));
     }
-    if let Some(old) = world.established(&job.flow, |e| *e) {
+    let old = world.established(&job.flow, |e| {
+        touch(e, job.tcp_flags, now);
+        *e
+    });
+    if let Some(old) = old {
         if old.flags & entry::CLOSING == 0 && serves(tables, old.endpoint) {
             return Some(old);
         }

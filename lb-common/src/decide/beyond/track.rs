@@ -84,7 +84,11 @@ pub(super) fn born(vip: &Vip, job: &Job, endpoint: u16, now: u32) -> FlowEntry {
 #[inline(always)]
 fn before<W: World>(world: &W, tables: &layout::Tables, job: &Job, now: u32) -> Option<u16> {
     let flow = &job.flow;
-    if let Some((endpoint, flags)) = world.established(flow, |e| (e.endpoint, e.flags)) {
+    let old = world.established(flow, |e| {
+        touch(e, job.tcp_flags, now);
+        (e.endpoint, e.flags)
+    });
+    if let Some((endpoint, flags)) = old {
         if flags & entry::CLOSING == 0 && serves(tables, endpoint) {
             return Some(endpoint);
         }

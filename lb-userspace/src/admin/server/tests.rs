@@ -33,6 +33,7 @@ fn status(generation: u64) -> Arc<Status> {
             differences: Vec::new(),
         },
         exits: [("not-for-us".to_owned(), u64::MAX)].into(),
+        tracking: crate::admin::proto::Tracking::default(),
         services: Vec::new(),
     })
 }

@@ -19,7 +19,7 @@ use crate::model::{
 pub const NAMED: usize = ENDPOINT_PLACES / 8 * 3;
 
 /// How many records of a service's backends stand in the table of endpoints.
-pub(super) fn named(service: &Service) -> usize {
+pub(in crate::balance) fn named(service: &Service) -> usize {
     let of = |backend: &Backend| {
         usize::from(service.mode == Mode::Nat) + usize::from(backend.server_id.is_some())
     };

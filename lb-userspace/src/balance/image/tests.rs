@@ -32,7 +32,7 @@ fn service(port: u16, backends: &[u8]) -> Service {
     }
 }
 
-/// A plan in which one backend owns every slot.
+/// A plan in which one endpoint owns every slot.
 fn plan(service: &Service, owner: u16) -> ServicePlan<'_> {
     let way = Way {
         interface: 3,
@@ -43,7 +43,9 @@ fn plan(service: &Service, owner: u16) -> ServicePlan<'_> {
     };
     ServicePlan {
         service,
-        owners: Some(vec![owner; 256].into()),
+        slots: Some(vec![Slot::steady(owner); 256].into()),
+        changed: 0,
+        serves: vec![true; service.backends.len()],
         ways: vec![Some(way); service.backends.len()],
     }
 }
@@ -70,14 +72,70 @@ fn numbers_stay_with_what_they_name() {
 }
 
 #[test]
-fn a_number_is_not_used_again_in_the_step_that_frees_it() {
+fn a_number_is_not_used_again_in_the_change_that_frees_it() {
     let mut numbers = assigned(&[service(80, &[1, 2])]);
     let fresh = numbers.assign(&[service(81, &[3, 4])]).unwrap();
     assert_eq!((fresh.services, fresh.endpoints), (vec![1], vec![2, 3]));
+    assert!(numbers.release(|_| false));
     let fresh = numbers
         .assign(&[service(81, &[3, 4]), service(82, &[5])])
         .unwrap();
+    assert_eq!((fresh.services, fresh.endpoints), (vec![2], vec![4]));
+    let fresh = numbers
+        .assign(&[service(81, &[3, 4]), service(82, &[5]), service(83, &[6])])
+        .unwrap();
     assert_eq!((fresh.services, fresh.endpoints), (vec![0], vec![0]));
+}
+
+#[test]
+fn what_leaves_keeps_its_number_while_it_is_named() {
+    let mut numbers = assigned(&[service(80, &[1, 2]), service(81, &[3])]);
+    numbers.assign(&[service(80, &[1])]).unwrap();
+    assert_eq!(numbers.leaving().collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(numbers.leaving_from(0).collect::<Vec<_>>(), [1]);
+    assert_eq!(numbers.leaving_services().collect::<Vec<_>>(), [1]);
+    assert!(!numbers.release(|_| true));
+    // A service leaves with its last endpoint.
+    assert!(numbers.release(|number| number == 2));
+    assert_eq!(numbers.leaving().collect::<Vec<_>>(), [2]);
+    assert_eq!(numbers.leaving_services().collect::<Vec<_>>(), [1]);
+    // What comes back has the number that it had.
+    let fresh = numbers
+        .assign(&[service(80, &[1]), service(81, &[3])])
+        .unwrap();
+    assert_eq!(fresh, Fresh::default());
+    assert_eq!(
+        numbers.endpoint(&service(81, &[]).key, [10, 0, 0, 3].into()),
+        Some(2)
+    );
+}
+
+#[test]
+fn what_leaves_keeps_its_records() {
+    let before = service(80, &[1, 2]);
+    let mut numbers = assigned(std::slice::from_ref(&before));
+    let first = Image::build(&[plan(&before, 1)], &numbers, Common::seeded(7), None);
+    let after = service(80, &[1]);
+    numbers.assign(std::slice::from_ref(&after)).unwrap();
+    let second = Image::build(
+        &[plan(&after, 0)],
+        &numbers,
+        Common::seeded(7),
+        Some(&first),
+    );
+    assert_eq!(second.tables.endpoints[1], first.tables.endpoints[1]);
+    assert_eq!(second.tables.fars[1], first.tables.fars[1]);
+    let mut adopted = Numbers::adopt(&second.tables);
+    adopted.assign(std::slice::from_ref(&after)).unwrap();
+    assert_eq!(adopted.leaving().collect::<Vec<_>>(), [1]);
+    numbers.release(|_| false);
+    let third = Image::build(
+        &[plan(&after, 0)],
+        &numbers,
+        Common::seeded(7),
+        Some(&second),
+    );
+    assert_eq!(third.tables.endpoints[1], bytemuck::Zeroable::zeroed());
 }
 
 #[test]
@@ -99,8 +157,7 @@ fn numbers_are_read_back_from_the_tables() {
     plans[0].ways[1] = None;
     let image = Image::build(&plans, &numbers, Common::seeded(7), None);
     let mut adopted = Numbers::adopt(&image.tables);
-    assert_eq!(adopted.services, numbers.services);
-    assert_eq!(adopted.endpoints, numbers.endpoints);
+    assert_eq!(adopted, numbers);
     assert_eq!(adopted.assign(&services), Ok(Fresh::default()));
 }
 
@@ -168,7 +225,7 @@ fn a_service_without_owners_has_no_ring() {
     let services = [service(80, &[1])];
     let numbers = assigned(&services);
     let empty = ServicePlan {
-        owners: None,
+        slots: None,
         ..plan(&services[0], 0)
     };
     let image = Image::build(&[empty], &numbers, Common::seeded(7), None);

@@ -8,10 +8,10 @@ use comfy_table::{ContentArrangement, Table, presets};
 
 use super::{
     judgement,
-    units::{ago, short},
+    units::{ago, percent, short},
 };
 use crate::{
-    admin::proto::{Backend, Finding, Service, Status, Verdict},
+    admin::proto::{Backend, Finding, Remembered, Service, Status, Verdict},
     cli::output::plain,
 };
 
@@ -214,6 +214,15 @@ fn describe(service: &Service, now: u64, page: &mut Page) {
     for finding in &evenness.findings {
         describe_finding(finding, now, page);
     }
+    if let Some(flood) = service.syn_flood {
+        let (rate, share) = (short(flood.syn_rate), percent(flood.syn_share));
+        let since = ago(now, flood.since_ms);
+        let text = format!("SYN flood for {since}: {rate} SYNs/s, {share} of its packets");
+        page.text(2, Tone::Bad, &text);
+    }
+    if let Some(text) = remembered(&service.remembered, now) {
+        page.text(2, Tone::Quiet, &text);
+    }
     page.lines
         .extend(table::lines(&service.backends, now, page.view));
     for backend in &service.backends {
@@ -224,6 +233,26 @@ fn describe(service: &Service, now: u64, page: &mut Page) {
     if let Some(exits) = exits(&service.exits) {
         page.text(2, Tone::Quiet, &format!("not forwarded: {exits}"));
     }
+}
+
+/// What is remembered of a service's flows; `None` where nothing is.
+fn remembered(remembered: &Remembered, now: u64) -> Option<String> {
+    let mut parts = Vec::new();
+    if remembered.flows > 0 {
+        parts.push(format!("remembers {} flows", remembered.flows));
+    }
+    if remembered.slots_in_transition > 0 {
+        let since = remembered.changed_at_ms.map(|at| ago(now, at));
+        parts.push(format!(
+            "{} slots in transition{}",
+            remembered.slots_in_transition,
+            since.map_or_else(String::new, |since| format!(" for {since}"))
+        ));
+    }
+    if remembered.slots_pinned > 0 {
+        parts.push(format!("{} slots pinned", remembered.slots_pinned));
+    }
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 fn describe_finding(finding: &Finding, now: u64, page: &mut Page) {

@@ -222,7 +222,6 @@ fn the_pool_is_found_and_counted() {
     }
     // They are no services.
     assert_eq!(vips(&image.tables).count(), 1);
-    assert_eq!(Numbers::adopt(&image.tables).services.len(), 1);
 }
 
 /// A change of a service.
@@ -485,7 +484,7 @@ proptest! {
         let plans: Vec<_> = services
             .iter()
             .map(|service| ServicePlan {
-                owners: None,
+                slots: None,
                 ..plan(service, 0)
             })
             .collect();
@@ -511,6 +510,6 @@ proptest! {
         }
         prop_assert_eq!(occupied(&tables.by_address).count(), named);
         prop_assert_eq!(vips(tables).count(), services.len());
-        prop_assert_eq!(Numbers::adopt(tables).services, numbers.services);
+        prop_assert_eq!(Numbers::adopt(tables), numbers);
     }
 }

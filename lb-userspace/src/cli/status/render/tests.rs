@@ -147,3 +147,31 @@ fn too_little_traffic_is_nothing_wrong() {
     assert_eq!(judgement::reasons(&status), Vec::<String>::new());
     assert!(!render(&status, PLAIN).contains("wrong:"));
 }
+
+#[test]
+fn remembered_flows_and_floods_are_told() {
+    let mut status = fixture();
+    let now = status.now_ms;
+    let service = &mut status.services[0];
+    service.remembered = Remembered {
+        flows: 1_234,
+        slots_in_transition: 655,
+        slots_pinned: 0,
+        changed_at_ms: Some(now - 61_000),
+    };
+    service.syn_flood = Some(crate::admin::proto::SynFlood {
+        since_ms: now - 5_000,
+        syn_rate: 12_000.0,
+        syn_share: 0.97,
+    });
+    let text = render(&status, PLAIN);
+    assert!(
+        text.contains("  remembers 1234 flows, 655 slots in transition for 1m 1s\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("  SYN flood for 5s: 12.0k SYNs/s, 97.0 % of its packets\n"),
+        "{text}"
+    );
+    assert!(text.contains("is under a SYN flood"), "{text}");
+}

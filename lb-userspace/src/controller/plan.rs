@@ -1,0 +1,186 @@
+//! From what is configured and known to the image that packets are to follow.
+
+use lb_common::layout::Slot;
+
+use super::{
+    Now,
+    state::{ServiceState, State},
+};
+use crate::{
+    balance::{
+        image::{Common, Image, ServicePlan, has_source},
+        plan::{self, Standing},
+        transition::{self, Live, Next},
+    },
+    model::{OnDown, Protocol, Service},
+};
+
+impl State {
+    /// The image that follows from the present state.
+    pub(super) fn plan(&self, now: Now) -> Image {
+        let plans: Vec<ServicePlan<'_>> = self
+            .config
+            .services
+            .iter()
+            .zip(&self.services)
+            .map(|(service, state)| self.plan_service(service, state, now))
+            .collect();
+        Image::build(
+            &plans,
+            &self.numbers,
+            Common::of(&self.config),
+            self.image.as_ref(),
+        )
+    }
+
+    fn plan_service<'a>(
+        &self,
+        service: &'a Service,
+        state: &ServiceState,
+        now: Now,
+    ) -> ServicePlan<'a> {
+        let backends = 0..state.backends.len();
+        let usable: Vec<bool> = backends
+            .clone()
+            .map(|n| self.out_of_ring(service, state, n).is_none())
+            .collect();
+        let serves: Vec<bool> = backends
+            .map(|n| self.keeps_flows(service, state, n))
+            .collect();
+        let next = self.next_slots(service, state, &usable, &serves, now);
+        let ways = service
+            .backends
+            .iter()
+            .map(|b| self.ways.get(&b.address).copied());
+        ServicePlan {
+            service,
+            changed: next.as_ref().map_or(0, |next| next.changed),
+            slots: next.map(|next| next.slots),
+            serves,
+            ways: ways.collect(),
+        }
+    }
+
+    /// A service's slots, from those that packets follow; `None` where nobody serves.
+    fn next_slots(
+        &self,
+        service: &Service,
+        state: &ServiceState,
+        usable: &[bool],
+        serves: &[bool],
+        now: Now,
+    ) -> Option<Next> {
+        let number = self.numbers.service(&service.key)?;
+        let ends = self.numbers.of_backends(service);
+        let leaving: Vec<u16> = self.numbers.leaving_from(number).collect();
+        let learned = self.learned.as_ref();
+        let standing = Standing {
+            live: self.live(number),
+            ends: &ends,
+            usable,
+            leaving: &leaving,
+            serves: &plan::serving(self.image.as_ref(), number, &ends, serves),
+            clean: learned.map_or(&[], |learned| &learned.services[usize::from(number)].clean),
+            now: now.unix_ms / 1000,
+            window: self.config.tracking.window.as_secs(),
+        };
+        if follows_slots(service) {
+            state.base.next(&standing)
+        } else {
+            state.base.next_untracked(&standing)
+        }
+    }
+
+    /// What packets of a service follow.
+    fn live(&self, service: u16) -> Live<'_> {
+        self.image
+            .as_ref()
+            .map_or(Live::Nothing, |image| image.live(service))
+    }
+
+    /// Whether the window of a transition is over, so that slots must change.
+    pub(super) fn window_over(&self, now: Now) -> bool {
+        let window = self.config.tracking.window.as_secs();
+        let Some(image) = &self.image else {
+            return false;
+        };
+        let over =
+            |changed: u64| changed != 0 && (now.unix_ms / 1000).saturating_sub(changed) >= window;
+        image
+            .tables
+            .services
+            .iter()
+            .any(|service| over(service.changed))
+    }
+
+    /// How many slots of a service are in transition, and how many are pinned.
+    pub(super) fn unsteady(&self, service: &Service) -> (u32, u32) {
+        let number = self.numbers.service(&service.key);
+        let slots: &[Slot] = match number.map(|number| self.live(number)) {
+            Some(Live::Ring { slots, .. }) => slots,
+            _ => &[],
+        };
+        let in_transition = slots
+            .iter()
+            .filter(|slot| transition::names_endpoint(slot.prior()))
+            .count();
+        let steady = slots.iter().filter(|slot| slot.is_steady()).count();
+        (
+            in_transition as u32,
+            (slots.len() - steady - in_transition) as u32,
+        )
+    }
+
+    /// Whether flows that are a backend's may go on: it is up, or only said to be down.
+    fn keeps_flows(&self, service: &Service, state: &ServiceState, backend: usize) -> bool {
+        let seen = &state.backends[backend];
+        let known = self.ways.contains_key(&service.backends[backend].address);
+        let was_up =
+            seen.is_healthy() || service.options.on_down == OnDown::Keep && seen.is_known();
+        known && was_up
+    }
+
+    /// Why a backend is not in the ring; `None` where it is.
+    pub(super) fn out_of_ring(
+        &self,
+        service: &Service,
+        state: &ServiceState,
+        backend: usize,
+    ) -> Option<String> {
+        let (configured, seen) = (&service.backends[backend], &state.backends[backend]);
+        if configured.weight.number() == 0 {
+            Some("weight 0".to_owned())
+        } else if !seen.is_healthy() {
+            let detail = seen
+                .last_probe
+                .as_ref()
+                .map_or("not probed yet", |probe| &probe.detail);
+            Some(format!("down: {detail}"))
+        } else if let Some(way) = self.ways.get(&configured.address) {
+            let tunnel = &self.config.tunnel;
+            let lost = service.mode.tunnels() && !has_source(configured.address, way, tunnel);
+            lost.then(|| {
+                let key = if configured.address.is_ipv4() {
+                    "source_ipv4"
+                } else {
+                    "source_ipv6"
+                };
+                format!(
+                    "this host has no address of its own on the way to it: add one to its \
+                     interface, or set tunnel.{key}"
+                )
+            })
+        } else {
+            Some(match self.hops.hops.get(&configured.address) {
+                Some(Err(why)) => why.to_string(),
+                _ => "its next hop is being looked up".to_owned(),
+            })
+        }
+    }
+}
+
+/// Whether flows of a service follow its slots' transitions. UDP has no first packet that could
+/// be told from the others, so its flows go to the owner at once, or are all remembered.
+fn follows_slots(service: &Service) -> bool {
+    service.key.protocol == Protocol::Tcp
+}
