@@ -1,5 +1,5 @@
-//! Builds the XDP program, leaves its object in `OUT_DIR/evenkeel-xdp`, and notes the git
-//! revision for `--version`.
+//! Builds the XDP programs, leaves their objects in `OUT_DIR`, and notes the git revision for
+//! `--version`.
 //!
 //! BPF takes `core` built from source, so a toolchain that has the source. Where the active one
 //! lacks it (`rust-src` cannot be had everywhere), another installed one is used for this part.
@@ -34,8 +34,10 @@ fn main() -> Result<()> {
     revision();
     // Lets clippy run where no BPF toolchain is: there has to be a file to include.
     if env::var_os("AYA_BUILD_SKIP").is_some() {
-        let object = Path::new(&env::var("OUT_DIR")?).join("evenkeel-xdp");
-        fs::write(&object, []).with_context(|| format!("write {}", object.display()))?;
+        for name in ["evenkeel-xdp", "evenkeel-bench"] {
+            let object = Path::new(&env::var("OUT_DIR")?).join(name);
+            fs::write(&object, []).with_context(|| format!("write {}", object.display()))?;
+        }
         return Ok(());
     }
     let toolchain = toolchain()?;

@@ -8,7 +8,6 @@
 )]
 
 mod balance;
-mod bench;
 mod frame;
 mod maps;
 

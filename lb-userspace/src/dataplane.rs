@@ -39,3 +39,7 @@ pub trait DataPlane {
 
 /// The compiled XDP object.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evenkeel-xdp"));
+
+/// The compiled programs of the benchmark, which no controller loads.
+pub static BENCH_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evenkeel-bench"));

@@ -13,6 +13,7 @@
 pub mod clock;
 pub mod daemon;
 pub mod netns;
+pub mod packet_cost;
 pub mod process;
 pub mod run_dir;
 pub mod server;
