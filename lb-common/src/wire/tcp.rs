@@ -1,5 +1,7 @@
 //! TCP (RFC 9293 §3.1).
 
+use bytemuck::{Pod, Zeroable};
+
 use super::read;
 use crate::{packet::Packet, verdict::Reason};
 
@@ -32,21 +34,33 @@ pub struct Header {
     pub flags: u8,
 }
 
+/// The header as it lies in the frame: read at once, so that the frame's end is asked for once.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Fixed {
+    ports: u32,
+    sequence: u32,
+    acknowledged: u32,
+    words: u8,
+    flags: u8,
+    window: u16,
+    checksum: u16,
+    urgent: u16,
+}
+
 /// Reads the header at an offset.
 ///
 /// # Errors
 /// [`Reason::Truncated`]; [`Reason::Malformed`] for a header length below its minimum.
 #[inline(always)]
 pub fn header<P: Packet>(packet: &P, at: usize) -> Result<Header, Reason> {
-    let offset_and_flags: [u8; 2] = read(packet, at + 12)?;
-    if offset_and_flags[0] >> 4 < 5 {
+    let fixed: Fixed = read(packet, at)?;
+    if fixed.words >> 4 < 5 {
         return Err(Reason::Malformed);
     }
-    // The last word of the fixed header: the frame must hold all of it.
-    let _: u32 = read(packet, at + 16)?;
     Ok(Header {
-        ports: read(packet, at)?,
-        flags: offset_and_flags[1],
+        ports: fixed.ports,
+        flags: fixed.flags,
     })
 }
 
