@@ -15,7 +15,7 @@ use self::unusual::Kind;
 use crate::{
     flow::{self, Address, Flow, Network, Parsed},
     hash,
-    layout::{self, RECENT_SYNS, VipKey, flag, mode, spread, state},
+    layout::{self, RECENT_SYNS, VipKey, mode},
     packet::Packet,
     tables::{Counters, Event, Tables, World},
     verdict::{Reason, Verdict},
@@ -275,11 +275,8 @@ fn balance<'w, 'j, P: Packet, W: Tables + Counters, N: Next<'w, 'j, P>>(
         let vip = &current.vips[found];
         place = found as u32;
         hash = hash::flow(&parsed.flow, &current.header.flow_keys);
-        let simple = vip.state == state::SERVING
-            && vip.spread == spread::FLOW
-            && vip.flags & flag::SLOW == 0
-            && parsed.end <= packet.length();
-        if simple
+        if vip.is_simple()
+            && parsed.end <= packet.length()
             && let Some(slot) = world.slot(vip, upper(hash))
             && slot.is_steady()
         {
@@ -394,10 +391,10 @@ fn service(tables: &layout::Tables, flow: &Flow) -> Option<usize> {
 #[inline(always)]
 fn find(tables: &layout::Tables, key: &VipKey) -> Option<usize> {
     let [first, second] = tables.header.places(key);
-    if tables.vips[first].key == *key {
+    if key.stands_in(&tables.vips[first].key) {
         return Some(first);
     }
-    (tables.vips[second].key == *key).then_some(second)
+    key.stands_in(&tables.vips[second].key).then_some(second)
 }
 
 /// Tells a SYN that is sent again from one that opens a connection, so that a backend that does

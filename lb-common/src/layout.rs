@@ -178,6 +178,19 @@ impl VipKey {
     pub const fn rest(&self) -> u32 {
         self.port as u32 | (self.protocol as u32) << 16 | (self.family as u32) << 24
     }
+
+    /// Whether a table's key is this one: with one branch, and of IPv4 by two words, because the
+    /// others are zero in both.
+    #[inline(always)]
+    pub const fn stands_in(&self, table: &Self) -> bool {
+        let mut difference = (self.address[3] ^ table.address[3]) | (self.rest() ^ table.rest());
+        if self.family != crate::flow::V4 {
+            difference |= (self.address[0] ^ table.address[0])
+                | (self.address[1] ^ table.address[1])
+                | (self.address[2] ^ table.address[2]);
+        }
+        difference == 0
+    }
 }
 
 /// A place of the VIP table, or of that of endpoints: a key with what it stands for.
@@ -320,6 +333,17 @@ pub struct Tables {
     pub by_address: [Vip; ENDPOINT_PLACES],
     /// The addresses that `snat` sends from.
     pub snat: [Address; SNAT_ADDRESSES],
+}
+
+impl Vip {
+    /// Whether packets take nothing but a look at its ring: it serves, spreads by flow and has
+    /// none of the [slow](flag::SLOW) flags. One word holds all three, and is read at once.
+    #[inline(always)]
+    pub const fn is_simple(&self) -> bool {
+        const MASK: u32 = 0xffff | (flag::SLOW as u32) << 16;
+        let word = self.state as u32 | (self.spread as u32) << 8 | (self.flags as u32) << 16;
+        word & MASK == state::SERVING as u32 | (spread::FLOW as u32) << 8
+    }
 }
 
 impl Header {

@@ -17,6 +17,7 @@ extern crate std;
 #[cfg(target_endian = "big")]
 compile_error!("the table layout is written for little-endian machines");
 
+pub mod bench;
 pub mod decap;
 pub mod decide;
 pub mod flow;

@@ -73,6 +73,47 @@ fn opaque(number: usize) -> usize {
     number
 }
 
+/// Copies a value in word by word.
+///
+/// A value that comes from a table would otherwise be moved from memory to memory, for which the
+/// compiler calls a function that goes byte by byte. Written out and no loop, which it would take
+/// for such a move again.
+///
+/// # Safety
+/// There is room for the value at the pointer.
+#[inline(always)]
+unsafe fn store<T: Pod>(to: *mut T, value: &T) {
+    const { assert!(size_of::<T>() <= 40, "a larger value needs more lines") };
+    let from = (&raw const *value).cast::<u8>();
+    let to = to.cast::<u8>();
+    macro_rules! word {
+        ($word:ty, $at:expr) => {
+            if size_of::<T>() >= $at + size_of::<$word>() {
+                // SAFETY: within the value, and what the caller says.
+                unsafe {
+                    let word = from.add($at).cast::<$word>().read_unaligned();
+                    to.add($at).cast::<$word>().write_unaligned(word);
+                }
+            }
+        };
+    }
+    word!(u64, 0);
+    word!(u64, 8);
+    word!(u64, 16);
+    word!(u64, 24);
+    word!(u64, 32);
+    let whole = size_of::<T>() & !7;
+    if size_of::<T>() & 4 != 0 {
+        word!(u32, whole);
+    }
+    if size_of::<T>() & 2 != 0 {
+        word!(u16, size_of::<T>() & !3);
+    }
+    if size_of::<T>() & 1 != 0 {
+        word!(u8, size_of::<T>() & !1);
+    }
+}
+
 impl<const EACH: bool> Packet for Frame<'_, EACH> {
     #[inline(always)]
     fn read<T: Pod>(&self, at: usize) -> Option<T> {
@@ -85,7 +126,7 @@ impl<const EACH: bool> Packet for Frame<'_, EACH> {
     fn write<T: Pod>(&mut self, at: usize, value: T) -> Option<()> {
         // SAFETY: `at` has compared the whole value with the frame's end.
         self.at::<T>(at)
-            .map(|pointer| unsafe { pointer.write_unaligned(value) })
+            .map(|pointer| unsafe { store(pointer, &value) })
     }
 
     #[inline(always)]

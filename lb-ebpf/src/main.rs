@@ -10,7 +10,6 @@
 
 mod balance;
 mod bare;
-mod bench;
 mod frame;
 mod maps;
 mod runtime;

@@ -52,6 +52,10 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 pub static DECAP_OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evenkeel-decap"));
 
+/// The compiled programs of the benchmark, which no controller loads.
+pub static BENCH_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evenkeel-bench"));
+
 /// Counters over all CPUs.
 fn sum<'a, const N: usize>(values: impl Iterator<Item = &'a [u64; N]>) -> [u64; N] {
     values.fold([0; N], |total, cpu| {

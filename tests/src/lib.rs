@@ -15,6 +15,7 @@ pub mod daemon;
 pub mod decap;
 pub mod end_to_end;
 pub mod netns;
+pub mod packet_cost;
 pub mod process;
 pub mod run_dir;
 pub mod server;

@@ -1,6 +1,8 @@
 //! IPv4 (RFC 791 §3.1).
 
-use super::{read, read_be16};
+use bytemuck::{Pod, Zeroable};
+
+use super::read;
 use crate::{packet::Packet, verdict::Reason};
 
 /// The length of a header without options.
@@ -25,6 +27,22 @@ pub struct Header {
     pub end: usize,
 }
 
+/// The header as it lies in the frame: read at once, so that the frame's end is asked for once.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Fixed {
+    version_and_length: u8,
+    class: u8,
+    length: u16,
+    id: u16,
+    fragment: u16,
+    hops: u8,
+    protocol: u8,
+    checksum: u16,
+    source: u32,
+    destination: u32,
+}
+
 /// Reads the header at an offset.
 ///
 /// # Errors
@@ -32,20 +50,20 @@ pub struct Header {
 /// minimum; [`Reason::Ipv4Options`]; [`Reason::Fragment`].
 #[inline(always)]
 pub fn header<P: Packet>(packet: &P, at: usize) -> Result<Header, Reason> {
-    let version_and_length: u8 = read(packet, at)?;
-    match version_and_length {
+    let fixed: Fixed = read(packet, at)?;
+    match fixed.version_and_length {
         0x45 => {}
         0x46..=0x4f => return Err(Reason::Ipv4Options),
         _ => return Err(Reason::Malformed),
     }
-    if read_be16(packet, at + 6)? & FRAGMENT != 0 {
+    if fixed.fragment & FRAGMENT.to_be() != 0 {
         return Err(Reason::Fragment);
     }
     Ok(Header {
-        protocol: read(packet, at + 9)?,
-        source: read(packet, at + 12)?,
-        destination: read(packet, at + 16)?,
+        protocol: fixed.protocol,
+        source: fixed.source,
+        destination: fixed.destination,
         payload: at + HEADER,
-        end: at + usize::from(read_be16(packet, at + 2)?),
+        end: at + usize::from(u16::from_be(fixed.length)),
     })
 }

@@ -1,6 +1,8 @@
 //! IPv6 (RFC 8200 §3).
 
-use super::{read, read_be16};
+use bytemuck::{Pod, Zeroable};
+
+use super::read;
 use crate::{packet::Packet, verdict::Reason};
 
 /// The length of the fixed header.
@@ -34,6 +36,20 @@ pub struct Header {
     pub end: usize,
 }
 
+/// The header as it lies in the frame: read at once, so that the frame's end is asked for once.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Fixed {
+    version_and_class: u8,
+    class_and_label: u8,
+    label: u16,
+    length: u16,
+    protocol: u8,
+    hops: u8,
+    source: [u32; 4],
+    destination: [u32; 4],
+}
+
 /// Reads the header at an offset.
 ///
 /// # Errors
@@ -41,12 +57,11 @@ pub struct Header {
 /// [`Reason::Ipv6Extension`].
 #[inline(always)]
 pub fn header<P: Packet>(packet: &P, at: usize) -> Result<Header, Reason> {
-    let version: u8 = read(packet, at)?;
-    if version >> 4 != 6 {
+    let fixed: Fixed = read(packet, at)?;
+    if fixed.version_and_class >> 4 != 6 {
         return Err(Reason::Malformed);
     }
-    let protocol: u8 = read(packet, at + 6)?;
-    match protocol {
+    match fixed.protocol {
         FRAGMENT => return Err(Reason::Fragment),
         HOP_BY_HOP | ROUTING | AUTHENTICATION | DESTINATION_OPTIONS => {
             return Err(Reason::Ipv6Extension);
@@ -54,10 +69,10 @@ pub fn header<P: Packet>(packet: &P, at: usize) -> Result<Header, Reason> {
         _ => {}
     }
     Ok(Header {
-        protocol,
-        source: read(packet, at + 8)?,
-        destination: read(packet, at + 24)?,
+        protocol: fixed.protocol,
+        source: fixed.source,
+        destination: fixed.destination,
         payload: at + HEADER,
-        end: at + HEADER + usize::from(read_be16(packet, at + 4)?),
+        end: at + HEADER + usize::from(u16::from_be(fixed.length)),
     })
 }

@@ -1,5 +1,7 @@
 //! TCP (RFC 9293 §3.1).
 
+use bytemuck::{Pod, Zeroable};
+
 use super::read;
 use crate::{packet::Packet, verdict::Reason};
 
@@ -32,19 +34,34 @@ pub struct Header {
     pub flags: u8,
 }
 
+/// The header as it lies in the frame: read at once, so that the frame's end is asked for once.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Fixed {
+    ports: u32,
+    sequence: u32,
+    acknowledged: u32,
+    words: u8,
+    flags: u8,
+    window: u16,
+    checksum: u16,
+    urgent: u16,
+}
+
 /// Reads the header at an offset.
 ///
 /// # Errors
 /// [`Reason::Truncated`]; [`Reason::Malformed`] for a header length below its minimum.
 #[inline(always)]
 pub fn header<P: Packet>(packet: &P, at: usize) -> Result<Header, Reason> {
-    // In one piece, all of which the frame must hold.
-    let [ports, _, _, fourth, _]: [u32; 5] = read(packet, at)?;
-    let [offset, flags, _, _] = fourth.to_ne_bytes();
-    if offset >> 4 < 5 {
+    let fixed: Fixed = read(packet, at)?;
+    if fixed.words >> 4 < 5 {
         return Err(Reason::Malformed);
     }
-    Ok(Header { ports, flags })
+    Ok(Header {
+        ports: fixed.ports,
+        flags: fixed.flags,
+    })
 }
 
 /// The sequence number of the header at an offset, as it lies in memory.

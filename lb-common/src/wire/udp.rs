@@ -17,7 +17,7 @@ pub const CHECKSUM: usize = 6;
 /// [`Reason::Truncated`].
 #[inline(always)]
 pub fn ports<P: Packet>(packet: &P, at: usize) -> Result<u32, Reason> {
-    // In one piece, all of which the frame must hold.
+    // All of the header, which the frame must hold, with one look at its end.
     let [ports, _]: [u32; 2] = read(packet, at)?;
     Ok(ports)
 }
