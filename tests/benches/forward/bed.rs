@@ -21,7 +21,7 @@ use lb_common::{
 use lb_userspace::{
     balance::image::Image,
     dataplane::{BENCH_OBJECT, DataPlane as _, OBJECT, kernel::Kernel},
-    model::{DataPlaneConfig, XdpMode},
+    model::{DataPlaneConfig, Evenness, Tracking, XdpMode},
 };
 
 use crate::homes;
@@ -78,8 +78,10 @@ impl Bed {
             xdp_mode: XdpMode::Generic,
             pins: pins.clone(),
             hash_seed: 0,
+            evenness: Evenness::default(),
         };
-        let mut kernel = Kernel::open(&config).unwrap_or_else(|error| panic!("{error}"));
+        let mut kernel =
+            Kernel::open(&config, &Tracking::default()).unwrap_or_else(|error| panic!("{error}"));
         let mut frames = loader(&pins, &["ESTABLISHED"])
             .load(BENCH_OBJECT)
             .expect("the kernel takes the benchmark's object");

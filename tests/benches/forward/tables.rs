@@ -11,8 +11,8 @@ use lb_common::{
     },
 };
 use lb_userspace::{
-    balance::image::{Image, Numbers, address, vips},
-    model::{Protocol, RingSlots, Service},
+    balance::image::{Common, Image, Numbers, address, vips},
+    model::{Protocol, RingSize, Service},
 };
 
 use crate::homes;
@@ -47,7 +47,7 @@ pub(crate) fn base(kind: Kind, services: u16, backends: u16) -> Image {
         .map(|number| {
             let vip = vip(kind, number).to_string();
             let mut service = homes::service(number, &vip, PORT, protocol, backends);
-            service.ring_slots = slots(backends);
+            service.ring_slots = RingSize::Auto;
             service
         })
         .collect();
@@ -57,14 +57,7 @@ pub(crate) fn base(kind: Kind, services: u16, backends: u16) -> Image {
         .iter()
         .map(|service| homes::plan(service, &numbers))
         .collect();
-    Image::build(&plans, &numbers, 7, None)
-}
-
-/// The smallest ring in which no backend's share is off by more than a fiftieth, as far as the
-/// largest ring allows.
-fn slots(backends: u16) -> RingSlots {
-    let wanted = (u32::from(backends) * 50).next_power_of_two();
-    RingSlots::new(wanted.clamp(RingSlots::MIN, RingSlots::MAX)).expect("a size within the bounds")
+    Image::build(&plans, &numbers, Common::seeded(7), None)
 }
 
 /// The same services in another mode.
