@@ -78,7 +78,7 @@ impl Bed {
             xdp_mode: XdpMode::Generic,
             pins: pins.clone(),
             hash_seed: 0,
-            evenness: Evenness::default(),
+            evenness: Evenness::DEFAULT,
         };
         let mut kernel =
             Kernel::open(&config, &Tracking::default()).unwrap_or_else(|error| panic!("{error}"));
