@@ -29,6 +29,7 @@ fn icmp(v6: usize, kind: u8, code: u8) -> Packet {
 }
 
 /// Names and frames.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn packets() -> Vec<(String, Vec<u8>)> {
     let mut all: Vec<(String, Vec<u8>)> = Vec::new();
     for v6 in [0, 1] {

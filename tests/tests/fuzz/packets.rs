@@ -136,42 +136,7 @@ impl<'a> Packets<'a> {
         if matches!(packet.body, Body::Udp | Body::UdpUnchecked) && random.random() {
             packet.payload = quic(random);
         }
-        self.dress(random, packet)
-    }
-
-    /// Tags, classes, hops, options, extension headers and padding.
-    fn dress(&self, random: &mut StdRng, mut packet: Packet) -> Packet {
-        for _ in 0..random.random_range(0..9usize).saturating_sub(5) {
-            packet
-                .tags
-                .push((pick(random, &[VLAN, SERVICE_VLAN]), random.random()));
-        }
-        if random.random_range(0..4) == 0 {
-            packet.class = random.random();
-            packet.label = random.random_range(0..1 << 20);
-            packet.hops = pick(random, &[0, 1, 2, 3, 255]);
-            packet.id = random.random();
-            packet.whole = random.random();
-        }
-        if random.random_range(0..8) == 0 {
-            packet.padding = random.random_range(0..24);
-        }
-        if random.random_range(0..12) == 0 {
-            packet.options = vec![1; 4 * random.random_range(0..=10)];
-            for _ in 0..random.random_range(0..5) {
-                let number = pick(random, &[0, 43, 44, 51, 60]);
-                let units = random.random_range(0..3u8);
-                let length = if number == 44 {
-                    8
-                } else {
-                    8 * (usize::from(units) + 1)
-                };
-                let mut header = vec![0; length];
-                header[1] = if number == 44 { 0 } else { units };
-                packet.extensions.push((number, header));
-            }
-        }
-        packet
+        dress(random, packet)
     }
 
     /// A packet from a backend, or to an address of the pool.
@@ -191,7 +156,7 @@ impl<'a> Packets<'a> {
         } else {
             pick_body(random)
         };
-        self.dress(random, packet)
+        dress(random, packet)
     }
 
     /// A part of a packet, with one of few identifications.
@@ -251,7 +216,7 @@ impl<'a> Packets<'a> {
             .body(Body::Other(if v4 { 1 } else { 58 }))
             .payload(&message);
         if packet.source.is_ipv4() == packet.destination.is_ipv4() {
-            self.dress(random, packet).bytes()
+            dress(random, packet).bytes()
         } else {
             about
         }
@@ -285,6 +250,41 @@ impl<'a> Packets<'a> {
         }
         bytes
     }
+}
+
+/// Tags, classes, hops, options, extension headers and padding.
+fn dress(random: &mut StdRng, mut packet: Packet) -> Packet {
+    for _ in 0..random.random_range(0..9usize).saturating_sub(5) {
+        packet
+            .tags
+            .push((pick(random, &[VLAN, SERVICE_VLAN]), random.random()));
+    }
+    if random.random_range(0..4) == 0 {
+        packet.class = random.random();
+        packet.label = random.random_range(0..1 << 20);
+        packet.hops = pick(random, &[0, 1, 2, 3, 255]);
+        packet.id = random.random();
+        packet.whole = random.random();
+    }
+    if random.random_range(0..8) == 0 {
+        packet.padding = random.random_range(0..24);
+    }
+    if random.random_range(0..12) == 0 {
+        packet.options = vec![1; 4 * random.random_range(0..=10)];
+        for _ in 0..random.random_range(0..5) {
+            let number = pick(random, &[0, 43, 44, 51, 60]);
+            let units = random.random_range(0..3u8);
+            let length = if number == 44 {
+                8
+            } else {
+                8 * (usize::from(units) + 1)
+            };
+            let mut header = vec![0; length];
+            header[1] = if number == 44 { 0 } else { units };
+            packet.extensions.push((number, header));
+        }
+    }
+    packet
 }
 
 fn pick_body(random: &mut StdRng) -> Body {

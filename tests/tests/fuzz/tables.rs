@@ -47,6 +47,21 @@ fn pick<T: Copy>(random: &mut StdRng, from: &[T]) -> T {
     *from.choose(random).expect("not empty")
 }
 
+/// Draws the slots of a service with these endpoints.
+fn ring(random: &mut StdRng, first: u16, backends: u16) -> Vec<Slot> {
+    (0..pick(random, &[256, 4096, 65_536]))
+        .map(|_| {
+            let one = |random: &mut StdRng| first + random.random_range(0..backends);
+            match random.random_range(0..4) {
+                0 => Slot::new(one(random), one(random)),
+                1 => Slot::new(one(random), PINNED),
+                2 if random.random_range(0..64) == 0 => Slot::steady(NONE),
+                _ => Slot::steady(one(random)),
+            }
+        })
+        .collect()
+}
+
 impl Drawn {
     pub(crate) fn new(random: &mut StdRng) -> Self {
         let mut drawn = Self {
@@ -135,17 +150,7 @@ impl Drawn {
         };
         let first = self.builder.endpoints + 1;
         let backends = random.random_range(1..6);
-        let slots: Vec<Slot> = (0..pick(random, &[256, 4096, 65_536]))
-            .map(|_| {
-                let one = |random: &mut StdRng| first + random.random_range(0..backends);
-                match random.random_range(0..4) {
-                    0 => Slot::new(one(random), one(random)),
-                    1 => Slot::new(one(random), PINNED),
-                    2 if random.random_range(0..64) == 0 => Slot::steady(NONE),
-                    _ => Slot::steady(one(random)),
-                }
-            })
-            .collect();
+        let slots = ring(random, first, backends);
         let service = self.builder.service(at, protocol, place, &slots);
         if random.random_range(0..24) == 0 {
             self.builder.vip_mut(service).ring = 4000;
@@ -174,6 +179,12 @@ impl Drawn {
                 self.builder.find_by(key, first + nth, service);
             }
         }
+        self.lists(random, service);
+        self.services.push(Service { at, protocol });
+    }
+
+    /// Draws the list of sources of a service.
+    fn lists(&mut self, random: &mut StdRng, service: u16) {
         let lists: [(IpAddr, u32, bool); 5] = [
             (IpAddr::from([203, 0, 113, 8]), 30, random.random()),
             (IpAddr::from([203, 0, 113, 9]), 32, random.random()),
@@ -204,7 +215,6 @@ impl Drawn {
             };
             self.sources.push((key, u8::from(allowed)));
         }
-        self.services.push(Service { at, protocol });
     }
 
     fn endpoint(&mut self, random: &mut StdRng, service: u16, way: u8, v4: bool) {

@@ -108,7 +108,12 @@ impl Builder {
 
     /// The place of a service.
     pub(crate) fn vip_mut(&mut self, number: u16) -> &mut Vip {
-        let is = |vip: &&mut Vip| vip.service == number && vip.key.family != 0;
+        let is = |vip: &&mut Vip| {
+            vip.service == number
+                && vip.key.protocol != 0
+                && vip.state != state::POOL
+                && vip.key.family != 0
+        };
         self.image.tables.vips.iter_mut().find(is).expect("a place")
     }
 

@@ -126,12 +126,8 @@ fn count(counts: &mut Counts, endpoint: u16, frame: &[u8], opened: bool) {
 
 /// Bytes as they are read best where they differ: sixteen a line.
 fn hex(bytes: &[u8]) -> String {
-    let line = |line: &[u8]| line.iter().map(|byte| format!("{byte:02x} ")).collect();
-    bytes
-        .chunks(16)
-        .map(line)
-        .collect::<Vec<String>>()
-        .join("\n")
+    let lines = bytes.chunks(16).map(|line| format!("{line:02x?}\n"));
+    lines.collect::<Vec<String>>().concat()
 }
 
 /// The endpoint of a service, counted from zero.

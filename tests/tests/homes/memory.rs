@@ -7,9 +7,7 @@ use bytemuck::Pod;
 use lb_common::{
     flow::Flow,
     host::Host,
-    layout::{
-        Allowance, EndpointEvents, FlowEntry, LimitKey, Scratch, SourceKey, TrackingCounters,
-    },
+    layout::{Allowance, EndpointEvents, FlowEntry, Scratch, SourceKey, TrackingCounters},
 };
 
 /// By how many ticks what both have noted may differ: entries are written to once in 1,024, and
@@ -76,12 +74,6 @@ impl Memory {
         let data: [u8; 24] = all[4..].try_into().expect("the key without its prefix");
         let key = Key::new(source.prefix, data);
         self.sources.insert(&key, allowed, 0).expect("room");
-    }
-
-    pub(crate) fn put_allowance(&mut self, key: &LimitKey, allowance: &Allowance) {
-        self.limits
-            .insert(bytes(key), bytes(allowance), 0)
-            .expect("room");
     }
 
     /// What this processor, the first, keeps for itself.

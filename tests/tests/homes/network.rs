@@ -37,6 +37,11 @@ pub(crate) const fn mac(last: u8) -> [u8; 6] {
     [0x02, 0, 0, 0, 0xc1, last]
 }
 
+/// A MAC address as `ip` reads it.
+fn text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
 /// The words of an address.
 pub(crate) fn words(address: IpAddr) -> Address {
     match address {
@@ -95,8 +100,7 @@ pub(crate) fn within<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     static BEDS: AtomicU32 = AtomicU32::new(0);
     let number = BEDS.fetch_add(1, Ordering::Relaxed);
     let namespace = Namespace::create(number, "routes").expect("a namespace");
-    let [a, b, c, d, e, f] = OWN;
-    let own = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+    let own = text(OWN);
     let mut lines = format!(
         "link add clients index {CLIENTS} address {own} type veth peer name wire\n\
          link set clients addrgenmode none\n\
@@ -113,11 +117,9 @@ pub(crate) fn within<T: Send>(test: impl FnOnce() -> T + Send) -> T {
          route delete multicast ff00::/8 dev wire table local\n"
     );
     for address in KNOWN {
-        let [a, b, c, d, e, f] = mac(last(address.parse().expect("an address")));
-        lines += &format!(
-            "neighbour add {address} lladdr {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} \
-             nud permanent dev clients\n"
-        );
+        let mac = text(mac(last(address.parse().expect("an address"))));
+        let line = format!("neighbour add {address} lladdr {mac} nud permanent dev clients\n");
+        lines.push_str(&line);
     }
     namespace
         .set(&[
