@@ -10,7 +10,7 @@ use std::{
 
 use lb_userspace::{
     admin::{
-        proto::{Status, Tables},
+        proto::{Status, Tables, Tracking},
         server::Server,
     },
     model::AdminConfig,
@@ -76,6 +76,7 @@ fn status() -> Status {
             differences: Vec::new(),
         },
         exits: [].into(),
+        tracking: Tracking::default(),
         services: Vec::new(),
     }
 }
