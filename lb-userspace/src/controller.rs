@@ -21,7 +21,7 @@ use log::{error, info, warn};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot, watch},
-    time::{MissedTickBehavior, interval, sleep_until},
+    time::{Interval, MissedTickBehavior, interval, sleep_until},
 };
 
 use self::state::State;
@@ -159,12 +159,9 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
         // Ends on the message as on the sender's end.
         let _ = stopped.await;
     }));
-    let mut tick = interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut verify = interval(VERIFY);
-    verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut sweep = interval(SWEEP);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick = every(TICK);
+    let mut verify = every(VERIFY);
+    let mut sweep = every(SWEEP);
     let deadline =
         tokio::time::Instant::from_std(Now::read().instant) + state.first_round() + PATIENCE;
     let mut hops_seen = false;
@@ -269,6 +266,13 @@ async fn look(config: &Config) -> Result<(), Error> {
     } else {
         Err(Error::Unfit(errors))
     }
+}
+
+/// Ticks that never come in a bunch, however late one is taken.
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// The addresses of all backends of a configuration.

@@ -27,14 +27,15 @@ fn slots(status: &Value) -> Vec<u64> {
         .collect()
 }
 
-/// The ring that packets follow, as the kernel has it: the one of the service's two in use.
-fn live_ring(pins: &Path) -> Vec<u32> {
+/// The owners in the ring that packets follow, as the kernel has it: the one of the service's two
+/// in use.
+fn live_owners(pins: &Path) -> Vec<u16> {
     let map = Map::from_map_data(MapData::from_pin(pins.join("RINGS")).unwrap()).unwrap();
     let rings: ArrayOfMaps<MapData, Array<MapData, [u32; RING_SLOTS]>> = map.try_into().unwrap();
     (0..2)
         .filter_map(|number| rings.get(&number, 0).ok())
-        .map(|ring| ring.get(&0, 0).unwrap().to_vec())
-        .find(|slots| slots[0] as u16 != NONE)
+        .map(|ring| ring.get(&0, 0).unwrap().map(|slot| slot as u16).to_vec())
+        .find(|owners| owners[0] != NONE)
         .unwrap()
 }
 
@@ -44,7 +45,7 @@ fn a_killed_backend_hurts_only_its_own_and_comes_back_to_its_slots() {
     let mut servers = Web::start_all(&bed).unwrap();
     let config = bed.config_head() + &bed.web_service("web", VIP4);
     let daemon = Daemon::start(&bed, &config).unwrap();
-    let before = live_ring(&bed.pins());
+    let before = live_owners(&bed.pins());
     let even = slots(&daemon.status().unwrap());
     let load = Load {
         rate: 100,
@@ -102,8 +103,8 @@ fn a_killed_backend_hurts_only_its_own_and_comes_back_to_its_slots() {
     })
     .unwrap();
     assert!(
-        live_ring(&bed.pins()) == before,
-        "the ring is not the one before the failure"
+        live_owners(&bed.pins()) == before,
+        "the owners are not those before the failure"
     );
     drop(daemon);
 }

@@ -179,9 +179,9 @@ impl Pass {
         let slot = slots[at];
         // What is not remembered there goes to the owner all the same. An entry that stayed would
         // be taken for that of a later flow with the same addresses and ports.
-        let idle_talk =
+        let redundant =
             slot.prior() == NONE || slot.prior() == PINNED && slot.owner() == found.endpoint;
-        if idle_talk {
+        if redundant {
             return Ok(Fate::Forget);
         }
         self.keep(found, Some(at));

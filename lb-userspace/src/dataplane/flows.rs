@@ -33,6 +33,9 @@ struct One {
     data: MapData,
 }
 
+/// Some entries, and where to go on; `None` at the end.
+pub type Part = (Vec<(Flow, FlowEntry)>, Option<Walk>);
+
 /// How far a walk over a table has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Walk {
@@ -74,11 +77,7 @@ impl Flows {
     ///
     /// # Errors
     /// Where the kernel does not answer.
-    pub fn read(
-        &self,
-        table: Table,
-        from: Walk,
-    ) -> io::Result<(Vec<(Flow, FlowEntry)>, Option<Walk>)> {
+    pub fn read(&self, table: Table, from: Walk) -> io::Result<Part> {
         let mut keys = vec![Flow::zeroed(); BATCH];
         let mut values = vec![FlowEntry::zeroed(); BATCH];
         let from = match from {

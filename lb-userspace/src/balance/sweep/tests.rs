@@ -97,6 +97,10 @@ fn entry(endpoint: u16, silent: u32) -> FlowEntry {
     }
 }
 
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "it stands in for a look-up that can fail"
+)]
 fn alone(_: &Flow) -> Result<Option<(Table, FlowEntry)>, Infallible> {
     Ok(None)
 }
