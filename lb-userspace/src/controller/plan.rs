@@ -12,7 +12,7 @@ use crate::{
         plan::{self, Standing},
         transition::{self, Live, Next},
     },
-    model::{OnDown, Protocol, Service},
+    model::{Mode, OnDown, Protocol, Service},
 };
 
 impl State {
@@ -180,7 +180,8 @@ impl State {
 }
 
 /// Whether flows of a service follow its slots' transitions. UDP has no first packet that could
-/// be told from the others, so its flows go to the owner at once, or are all remembered.
+/// be told from the others, so its flows go to the owner at once, or are all
+/// remembered, as those of mode `snat` are.
 fn follows_slots(service: &Service) -> bool {
-    service.key.protocol == Protocol::Tcp
+    service.key.protocol == Protocol::Tcp && service.mode != Mode::Snat
 }
