@@ -119,14 +119,14 @@ fn panel(area: &Area<'_>, title: &str, places: &[String], lines: &[Line]) -> Res
         let at = (x - left - 20, y - top + 6);
         area.draw(&Text::new(name.clone(), at, ("sans-serif", 12)))?;
     }
-    for (nth, ((name, points), colour)) in lines.iter().zip(COLOURS.iter().cycle()).enumerate() {
+    for (nth, ((name, points), colour)) in (0i32..).zip(lines.iter().zip(COLOURS.iter().cycle())) {
         let points: Vec<_> = points.iter().map(|&(x, y)| (x as f64, y)).collect();
         plane.draw(&PathElement::new(points.clone(), colour.stroke_width(2)))?;
         for point in points {
             plane.draw(&Circle::new(point, 3, colour.filled()))?;
         }
         let (width, _) = area.dim_in_pixel();
-        let at = (width as i32 - 104, 30 + 18 * nth as i32);
+        let at = (width.cast_signed() - 104, 30 + 18 * nth);
         area.draw(&Text::new(
             name.clone(),
             at,
