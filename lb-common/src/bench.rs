@@ -42,7 +42,7 @@ pub struct Case {
 impl Case {
     /// The next frame's flow; the one after it is the next from now on.
     #[inline(always)]
-    pub fn next(&mut self) -> Flow {
+    pub fn next_flow(&mut self) -> Flow {
         let (number, service) = (self.flow, self.service);
         self.flow = number + 1;
         self.service = service + 1;

@@ -8,6 +8,10 @@
 //! the caches what is to be measured.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature of entry points is aya's"
+)]
 
 mod frame;
 mod runtime;
@@ -62,7 +66,7 @@ fn swap(ctx: XdpContext) -> u32 {
 fn forget(_: XdpContext) -> u32 {
     if let Some(case) = case() {
         // Nothing is wrong where it was not there.
-        let _ = ESTABLISHED.remove(&case.next());
+        let _ = ESTABLISHED.remove(case.next_flow());
     }
     xdp_action::XDP_TX
 }
@@ -122,7 +126,7 @@ fn make(frame: &mut Frame<'_>) -> Option<()> {
         let grown = frame.length().wrapping_sub(case.length as usize) & 0xff;
         frame.shrink(grown)?;
     }
-    let flow = case.next();
+    let flow = case.next_flow();
     let [head, middle, last] = case.head;
     frame.write(0, case.macs)?;
     frame.write(12, [head, middle])?;

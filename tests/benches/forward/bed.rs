@@ -165,11 +165,12 @@ impl Bed {
 fn loader<'m>(pins: &Path, maps: &[&'m str]) -> EbpfLoader<'m> {
     let mut loader = EbpfLoader::new();
     for map in maps {
-        loader.map_pin_path(*map, pins.join(map));
+        loader.map_pin_path(map, pins.join(map));
     }
     loader
 }
 
+#[expect(clippy::disallowed_methods, reason = "it is what is measured")]
 fn load(object: &mut Ebpf, name: &'static str) -> Program {
     let program = object.program_mut(name).expect("the object has it");
     let program: &mut Xdp = program.try_into().expect("an XDP program");

@@ -10,6 +10,8 @@ use crate::report::{Record, Report};
 const COLUMNS: usize = 2;
 const PANEL: (u32, u32) = (560, 300);
 const HEAD: u32 = 30;
+/// Where the scale begins, which is logarithmic: a miss costs a hundred times a packet of no VIP.
+const LEAST: f64 = 1.0;
 const COLOURS: [RGBColor; 8] = [
     RGBColor(0x1f, 0x77, 0xb4),
     RGBColor(0xd6, 0x60, 0x0d),
@@ -96,7 +98,7 @@ fn draw(report: &Report, path: &Path) -> Result<()> {
 
 fn panel(area: &Area<'_>, title: &str, places: &[String], lines: &[Line]) -> Result<()> {
     let values = lines.iter().flat_map(|(_, points)| points);
-    let most = values.map(|(_, value)| *value).fold(1.0, f64::max);
+    let most = values.map(|(_, value)| *value).fold(10.0, f64::max);
     let right = places.len() as f64 - 0.4;
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 14))
@@ -104,7 +106,7 @@ fn panel(area: &Area<'_>, title: &str, places: &[String], lines: &[Line]) -> Res
         .margin_right(110)
         .x_label_area_size(24)
         .y_label_area_size(40)
-        .build_cartesian_2d(-0.3..right, 0.0..most * 1.08)?;
+        .build_cartesian_2d(-0.3..right, (LEAST..most * 1.2).log_scale())?;
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -115,18 +117,21 @@ fn panel(area: &Area<'_>, title: &str, places: &[String], lines: &[Line]) -> Res
     // The plane counts from the corner of the whole chart, the area from its own.
     let (left, top) = area.get_base_pixel();
     for (place, name) in places.iter().enumerate() {
-        let (x, y) = plane.map_coordinate(&(place as f64, 0.0));
+        let (x, y) = plane.map_coordinate(&(place as f64, LEAST));
         let at = (x - left - 20, y - top + 6);
         area.draw(&Text::new(name.clone(), at, ("sans-serif", 12)))?;
     }
-    for (nth, ((name, points), colour)) in lines.iter().zip(COLOURS.iter().cycle()).enumerate() {
-        let points: Vec<_> = points.iter().map(|&(x, y)| (x as f64, y)).collect();
+    for (nth, ((name, points), colour)) in (0i32..).zip(lines.iter().zip(COLOURS.iter().cycle())) {
+        let points: Vec<_> = points
+            .iter()
+            .map(|&(x, y)| (x as f64, y.max(LEAST)))
+            .collect();
         plane.draw(&PathElement::new(points.clone(), colour.stroke_width(2)))?;
         for point in points {
             plane.draw(&Circle::new(point, 3, colour.filled()))?;
         }
         let (width, _) = area.dim_in_pixel();
-        let at = (width as i32 - 104, 30 + 18 * nth as i32);
+        let at = (width.cast_signed() - 104, 30 + 18 * nth);
         area.draw(&Text::new(
             name.clone(),
             at,

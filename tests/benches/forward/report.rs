@@ -6,12 +6,15 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt as _, chown},
     path::Path,
-    time::SystemTime,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result};
 use comfy_table::{CellAlignment, Table, presets};
-use evenkeel_tests::packet_cost::{Kind, Options};
+use evenkeel_tests::{
+    clock,
+    packet_cost::{Kind, Options},
+};
 use serde::Serialize;
 
 use crate::{bed::Program, chart};
@@ -84,7 +87,8 @@ impl Report {
         records: Vec<Record>,
         left_out: Vec<String>,
     ) -> Self {
-        let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let now = UNIX_EPOCH + Duration::from_millis(clock::now_ms());
+        let now = humantime::format_rfc3339_seconds(now).to_string();
         let date = now.chars().take_while(|&c| c != 'T').collect();
         let mut table = table(&["program", "verified", "verifier and JIT", "machine code"]);
         for program in programs {
