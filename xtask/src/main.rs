@@ -33,7 +33,7 @@ enum Task {
     Build(build::Arguments),
     Demo(demo::Arguments),
     Test(test::Arguments),
-    Bench(bench::Arguments),
+    Bench(Box<bench::Arguments>),
 }
 
 fn main() -> ExitCode {
