@@ -150,16 +150,19 @@ impl<const EACH: bool> Packet for Frame<'_, EACH> {
     }
 
     #[inline(always)]
+    #[expect(clippy::cast_possible_wrap, reason = "a frame is shorter than that")]
     fn grow(&mut self, bytes: usize) -> Option<()> {
         self.move_start(-(bytes as i32))
     }
 
     #[inline(always)]
+    #[expect(clippy::cast_possible_wrap, reason = "a frame is shorter than that")]
     fn shrink(&mut self, bytes: usize) -> Option<()> {
         self.move_start(bytes as i32)
     }
 
     #[inline(always)]
+    #[expect(clippy::cast_possible_wrap, reason = "a frame is shorter than that")]
     fn truncate(&mut self, length: usize) -> Option<()> {
         let by = length as i32 - self.full_length() as i32;
         // SAFETY: the kernel checks the bounds; old pointers are not used after this.

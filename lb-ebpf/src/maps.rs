@@ -325,7 +325,7 @@ impl Routes for Kernel<'_> {
             bpf_fib_lookup(
                 self.0.as_ptr(),
                 &raw mut lookup,
-                size_of::<bindings::bpf_fib_lookup>() as i32,
+                const { size_of::<bindings::bpf_fib_lookup>() as u8 }.into(),
                 0,
             )
         };
@@ -334,8 +334,10 @@ impl Routes for Kernel<'_> {
                 // Two bytes at a time, and not to be merged: the verifier takes no word from the
                 // stack that is not aligned.
                 let half = |mac: &[u8; 6], at: usize| {
-                    // SAFETY: three halves, aligned to two bytes within the structure.
-                    u32::from(unsafe { mac.as_ptr().cast::<u16>().add(at).read_volatile() })
+                    let halves = (&raw const *mac).cast::<[u8; 2]>();
+                    // SAFETY: one of the three halves of the address.
+                    let half = unsafe { halves.add(at).read_volatile() };
+                    u32::from(u16::from_ne_bytes(half))
                 };
                 let (next, own) = (&lookup.dmac, &lookup.smac);
                 Route::Over {

@@ -126,7 +126,7 @@ fn entries(bed: &Topology, name: &str) -> usize {
     let map = MapData::from_pin(bed.pins().join(name)).unwrap();
     let map = Map::from_map_data(map).unwrap();
     let map: HashMap<_, [u8; 40], [u8; 32]> = map.try_into().unwrap();
-    map.keys().filter(Result::is_ok).count()
+    map.keys().flatten().count()
 }
 
 fn config(bed: &ways::Bed, weights: [u32; 4]) -> String {
@@ -158,7 +158,7 @@ fn survive(way: Way) {
         kept: CONNECTIONS,
         kept_every: Duration::from_secs(10),
         timeout: Duration::from_secs(5),
-        ..Load::new(VIP4, Duration::from_secs(120))
+        ..Load::new(VIP4, Duration::from_mins(2))
     };
     let mut traffic = Traffic::start(bed.topology, load).unwrap();
     let all = |traffic: &mut Traffic<'_>, rounds: u64| {

@@ -4,12 +4,10 @@
 
 mod ways;
 
-use std::{
-    thread,
-    time::{Duration, SystemTime},
-};
+use std::{thread, time::Duration};
 
 use evenkeel_tests::{
+    clock::now_ms,
     daemon::Daemon,
     server::Web,
     topology::VIP4,
@@ -20,7 +18,7 @@ use ways::{Bed, Way};
 
 const CONNECTIONS: u32 = 1_000;
 /// How long changes go on.
-const CHANGES: Duration = Duration::from_secs(120);
+const CHANGES: Duration = Duration::from_mins(2);
 /// From one change to the next.
 const PAUSE: Duration = Duration::from_secs(5);
 /// How long after a backend's death new connections may still be sent to it: interval, time-out
@@ -53,8 +51,7 @@ struct Death {
 }
 
 fn now() -> f64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    now.unwrap().as_secs_f64() * 1000.0
+    now_ms() as f64
 }
 
 fn change(
@@ -122,7 +119,7 @@ fn connections_survive_every_change(way: Way) {
         rate: 20,
         kept: CONNECTIONS,
         kept_every: Duration::from_secs(1),
-        ..Load::new(VIP4, CHANGES + Duration::from_secs(60))
+        ..Load::new(VIP4, CHANGES + Duration::from_mins(1))
     };
     let traffic = Traffic::start(bed.topology, load).unwrap();
     thread::sleep(Duration::from_secs(5));

@@ -21,7 +21,8 @@ fn address(text: &str) -> (Address, u8) {
     }
 }
 
-/// 10.0.0.2 and fd00::2, whose load balancers are in 10.0.9.0/24, 172.16.0.0/12 and fd00:9::/32.
+/// `10.0.0.2` and `fd00::2`, whose load balancers are in `10.0.9.0/24`, `172.16.0.0/12` and
+/// `fd00:9::/32`.
 fn backend() -> Host {
     let mut host = Host::default();
     host.settings.as_mut().unwrap().gue_port = PORT.to_be();
@@ -43,7 +44,7 @@ fn run(host: &Host, bytes: &[u8]) -> (Verdict, Vec<u8>) {
     (verdict, frame.bytes)
 }
 
-/// 10.0.9.1 or fd00:9::1 to the backend.
+/// `10.0.9.1` or `fd00:9::1` to the backend.
 fn tunnel(v6: bool) -> Tunnel {
     if v6 {
         Tunnel::ipip("fd00:9::1", "fd00::2")
@@ -188,15 +189,12 @@ fn check_congestion(
     };
     let frame = outer.frame(&with(inner_ecn));
     let (verdict, bytes) = run(&backend(), &frame);
-    match expected {
-        Some(ecn) => {
-            assert_eq!(verdict, Verdict::Unwrapped, "{case}");
-            assert_eq!(bytes[14..], with(ecn), "{case}");
-        }
-        None => {
-            assert_eq!(verdict, Verdict::Drop(Reason::Congestion), "{case}");
-            assert_eq!(bytes, frame, "{case}");
-        }
+    if let Some(ecn) = expected {
+        assert_eq!(verdict, Verdict::Unwrapped, "{case}");
+        assert_eq!(bytes[14..], with(ecn), "{case}");
+    } else {
+        assert_eq!(verdict, Verdict::Drop(Reason::Congestion), "{case}");
+        assert_eq!(bytes, frame, "{case}");
     }
 }
 
@@ -212,6 +210,7 @@ fn changed(frame: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn what_is_odd_is_dropped_with_its_reason() {
     use Reason::{Checksum, Fragment, Length, NotIpInside, Options, Truncated};
     let (v4, v6) = (

@@ -90,11 +90,12 @@ pub(crate) struct Bed {
 impl Bed {
     /// What a configuration begins with.
     pub(crate) fn head(&self) -> String {
-        let mut head = self.topology.config_head();
+        let head = self.topology.config_head();
         if self.way == Way::Snat {
-            head += &format!("\n[snat]\naddresses = {}\n", self.topology.pool());
+            format!("{head}\n[snat]\naddresses = {}\n", self.topology.pool())
+        } else {
+            head
         }
-        head
     }
 
     /// A web service over this way.
