@@ -66,11 +66,11 @@ pub(crate) fn ensure() -> Result<bool> {
     ensure_for(Purpose::default())
 }
 
-/// As [`ensure`], for a purpose.
+/// As [`ensure()`], for a purpose.
 ///
 /// # Errors
 ///
-/// As [`ensure`].
+/// As [`ensure()`].
 pub(crate) fn ensure_for(purpose: Purpose) -> Result<bool> {
     let mut before = None;
     loop {

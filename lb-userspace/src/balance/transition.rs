@@ -2,7 +2,7 @@
 //! its backend serves.
 //!
 //! A slot says who takes new flows and whose the unremembered ones are; see
-//! [`Slot`](lb_common::layout::Slot) and ADR 0012. Where a slot gets another owner, its
+//! [`Slot`] and ADR 0012. Where a slot gets another owner, its
 //! unremembered flows stay whose they were: of the prior in a transition, because everything since
 //! is remembered; of the owner otherwise.
 
