@@ -169,9 +169,6 @@ const CASES: &[(&str, Option<Level>, Change)] = &[
     ("kernel", Some(Level::Error), |f| {
         f.host.release = "5.10.0-30-amd64".to_owned();
     }),
-    ("kernel", Some(Level::Warning), |f| {
-        f.host.release = "5.15.0-generic".to_owned();
-    }),
     ("kernel", Some(Level::Ok), |f| {
         f.host.release = "6.1.0".to_owned();
     }),
