@@ -5,7 +5,7 @@ use std::{boxed::Box, cell::Cell, cell::RefCell, collections::BTreeMap, vec::Vec
 use bytemuck::Pod;
 
 use crate::{
-    flow::{Address, Flow},
+    flow::{self, Address, Flow},
     layout::{
         self, Allowance, EndpointCounters, EndpointEvents, FlowEntry, FragmentKey, LimitKey,
         RECENT_SYNS, SMALL_RING_SLOTS, Slot, SourceKey, TrackingCounters, Vip,
@@ -314,7 +314,16 @@ fn network(key: &SourceKey) -> u128 {
 }
 
 impl Routes for Host {
-    fn route(&self, _family: u8, _source: &Address, destination: &Address, _ingress: u32) -> Route {
+    fn route(&self, family: u8, source: &Address, destination: &Address, _ingress: u32) -> Route {
+        // The kernel never forwards from or to these (`rt6_need_strict`).
+        let strict = |address: &Address| {
+            let [high, low, ..]: [u8; 16] = bytemuck::cast(*address);
+            let loopback = *address == [0, 0, 0, 1_u32.to_be()];
+            high == 0xff || high == 0xfe && low & 0xc0 == 0x80 || loopback
+        };
+        if family == flow::V6 && (strict(source) || strict(destination)) {
+            return Route::Local;
+        }
         self.routes
             .get(destination)
             .copied()

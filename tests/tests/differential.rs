@@ -110,10 +110,9 @@ fn run(packets: u64, seed: u64) {
 fn met() -> impl Iterator<Item = Reason> {
     use Reason::{
         Denied, FragmentUnknown, IcmpUnrelated, Limited, Malformed, NoBackendDropped,
-        NoBackendPassed, NoEntry, NoRoute, NoService, NotIp, NotTcpUdp, TooBig, Truncated,
-        TtlExpired, Unresolved,
+        NoBackendPassed, NoEntry, NoRoute, NoService, NotIp, NotTcpUdp, Truncated, TtlExpired,
+        Unresolved,
     };
-    let _ = (FragmentUnknown, IcmpUnrelated);
     [
         Truncated,
         NotIp,
@@ -126,7 +125,8 @@ fn met() -> impl Iterator<Item = Reason> {
         TtlExpired,
         Denied,
         Limited,
-        TooBig,
+        FragmentUnknown,
+        IcmpUnrelated,
         NoEntry,
         NoRoute,
     ]

@@ -53,7 +53,10 @@ pub fn send_or_tell<P: Packet, W: World>(
     tables: &layout::Tables,
     job: &Job,
 ) -> Verdict {
-    send(packet, world, tables, job).unwrap_or_else(|| too_big::tell(packet, world, tables, job))
+    match send(packet, world, tables, job) {
+        Some(verdict) => fragments::remember(world, tables, job, verdict),
+        None => too_big::tell(packet, world, tables, job),
+    }
 }
 
 /// Who gets a packet.

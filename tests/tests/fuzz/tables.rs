@@ -287,9 +287,21 @@ impl Drawn {
                 )),
                 LaxNetSlice::Arp(_) => None,
             });
-        let ours = ends.is_some_and(|(source, destination, protocol)| {
+        // A header that is cut within its options, or damaged: by what stands in its place.
+        let named = || {
+            [14, 18, 22].into_iter().any(|at| {
+                let stands = |at: usize, length| frame.get(at..at + length);
+                self.to.iter().any(|address| match address {
+                    IpAddr::V4(vip) => stands(at + 16, 4) == Some(&vip.octets()),
+                    IpAddr::V6(vip) => stands(at + 24, 16) == Some(&vip.octets()),
+                })
+            })
+        };
+        let ours = ends.map_or_else(named, |(source, destination, protocol)| {
             // An error from a router on the way to a backend is addressed to the client.
-            let error = matches!(protocol, IpNumber::ICMP | IpNumber::IPV6_ICMP);
+            // The other parser may not find it behind extension headers.
+            let error = matches!(protocol, IpNumber::ICMP | IpNumber::IPV6_ICMP)
+                || destination.is_ipv6() && !matches!(protocol, IpNumber::TCP | IpNumber::UDP);
             self.to.contains(&destination) || self.from.contains(&source) || error
         });
         if !ours {

@@ -36,9 +36,18 @@ pub fn first<W: World>(world: &W, tables: &layout::Tables, job: &Job) {
     } else {
         (beyond::vip(tables, job).service, 0)
     };
+    let snat = beyond::endpoint(tables, job.endpoint).0.mode == mode::SNAT;
+    // The job of a packet in another mode holds a stranger's address. A mask, because zeroes would
+    // be filled in byte by byte.
+    let own = if flags != 0 || snat { u32::MAX } else { 0 };
     let entry = FlowEntry {
-        other: job.from,
-        other_port: job.from_port,
+        other: [
+            job.from[0] & own,
+            job.from[1] & own,
+            job.from[2] & own,
+            job.from[3] & own,
+        ],
+        other_port: job.from_port & own as u16,
         endpoint: job.endpoint,
         // The tunnel's entropy, so that all fragments take one way.
         seen: job.hash as u32,
