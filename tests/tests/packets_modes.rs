@@ -213,16 +213,6 @@ fn full_frames() {
 }
 
 #[test]
-fn jumbo_frames() {
-    // Those that a page cannot hold are spread over several buffers.
-    let large = |served: &Served, packet: Packet| {
-        let tunnel = served.way.outer.is_some();
-        (!tunnel).then(|| packet.filled(8000))
-    };
-    assert_eq!(each("8,000 bytes", large), 12);
-}
-
-#[test]
 fn headers_that_are_cut_short() {
     network::within(|| {
         let bed = Bed::new();
