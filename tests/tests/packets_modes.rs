@@ -1,91 +1,21 @@
 //! Named packets in every mode, over both IP versions: verdict, reason, counters, and each byte of
 //! what becomes of the frame. The expected frames are etherparse's.
 
+mod expected;
 mod frames;
 mod homes;
 
 use std::net::SocketAddr;
 
+use expected::{PORT, name, packet, pool, replied, sent};
 use frames::{ACK, Body, FIN, Packet, RST, SERVICE_VLAN, SYN, VLAN, at};
 use homes::{
-    bed::{BACKEND_PORT, Bed, GUE_PORT, LABEL, OWN, POOL, POOL_PORT, Served, TUNNEL},
+    bed::{BACKEND_PORT, Bed, OWN, POOL_PORT, Served},
     builder::{TCP, UDP},
     cases::{Cases, Fate, endpoint},
     network::{self, UNKNOWN},
 };
-use lb_common::{
-    flow::{V4, V6},
-    layout::mode,
-    verdict::Reason,
-};
-
-const PORT: u16 = 51_000;
-
-fn client(served: &Served) -> SocketAddr {
-    at(
-        if served.vip.is_ipv4() {
-            "203.0.113.9"
-        } else {
-            "2001:db8:c::9"
-        },
-        PORT,
-    )
-}
-
-/// A client's packet that a service may begin with.
-fn packet(served: &Served) -> Packet {
-    let mut plan = Packet::tcp(client(served), served.vip);
-    // All flows have one hash here: what tells their SYNs apart is this.
-    plan.sequence += u32::from(served.number);
-    match served.protocol {
-        TCP if served.way.mode == mode::SNAT => plan.flags(SYN),
-        TCP => plan,
-        _ => plan.body(Body::Udp),
-    }
-}
-
-/// The pool's address and the port that a first flow is sent from.
-fn pool(served: &Served) -> SocketAddr {
-    at(POOL[usize::from(served.vip.is_ipv6())], POOL_PORT)
-}
-
-/// The frame that a service's `nth` backend gets.
-fn sent(served: &Served, packet: &Packet, nth: u16) -> Vec<u8> {
-    let packet = packet.clone().macs(served.mac(nth), OWN);
-    let backend = SocketAddr::new(served.backend(nth), BACKEND_PORT);
-    match served.way.mode {
-        mode::DSR => packet.bytes(),
-        mode::NAT => packet.to(backend).hop().bytes(),
-        mode::SNAT => packet.from(pool(served)).to(backend).hop().bytes(),
-        tunnel => {
-            let v6 = served.outer() == V6;
-            let inner = packet.clone().hop().ip();
-            let mut outer = Packet {
-                source: at(TUNNEL[usize::from(v6)], GUE_PORT),
-                destination: SocketAddr::new(backend.ip(), 6080),
-                hops: 64,
-                id: 0,
-                whole: true,
-                options: Vec::new(),
-                extensions: Vec::new(),
-                label: LABEL,
-                ..packet.clone()
-            };
-            outer.body = match (tunnel, served.vip.is_ipv4()) {
-                (mode::GUE, _) => Body::UdpUnchecked,
-                (_, true) => Body::Other(4),
-                (_, false) => Body::Other(41),
-            };
-            outer.payload(&inner).bytes()
-        }
-    }
-}
-
-fn name(served: &Served, what: &str) -> String {
-    let version = if served.vip.is_ipv4() { "IPv4" } else { "IPv6" };
-    let protocol = if served.protocol == TCP { "TCP" } else { "UDP" };
-    format!("{}, {protocol} over {version}: {what}", served.way.name)
-}
+use lb_common::{flow::V4, layout::mode, verdict::Reason};
 
 /// Runs a packet as the first of its flow, to the first backend.
 fn first(cases: &mut Cases, served: &Served, what: &str, packet: &Packet) {
@@ -247,19 +177,8 @@ fn lengths_that_promise_more_than_there_is() {
 
 /// The answer to what a service's backend was sent, and the frame that the client gets.
 fn answer(served: &Served, nth: u16, make: impl Fn(Packet) -> Packet) -> (Packet, Vec<u8>) {
-    let from = SocketAddr::new(served.backend(nth), BACKEND_PORT);
-    let to = match served.way.mode {
-        mode::SNAT => pool(served),
-        _ => client(served),
-    };
-    let body = if served.protocol == TCP {
-        Body::Tcp(ACK)
-    } else {
-        Body::Udp
-    };
-    let reply = make(Packet::tcp(from, to).body(body));
-    let seen = reply.clone().from(served.vip).to(client(served)).hop();
-    (reply, seen.macs(network::mac(9), network::OWN).bytes())
+    let [reply, seen] = replied(served, nth, make);
+    (reply, seen.bytes())
 }
 
 fn rewriting(bed: &Bed) -> impl Iterator<Item = &Served> {

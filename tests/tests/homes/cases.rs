@@ -22,6 +22,12 @@ pub(crate) enum Fate {
     Elsewhere(u16, u32),
     /// Sent to its client as this endpoint's answer.
     Reply(u16),
+    /// Answered in this service's name, which counts this reason.
+    Answered(u16, Reason),
+    /// An error handed on to this endpoint of this service.
+    Related(u16, u16),
+    /// An error about this service handed on to its client.
+    RelatedBack(u16),
     /// To the host, in its own row.
     Host(Reason),
     /// To the host, in this service's row.
@@ -82,6 +88,18 @@ impl Cases {
                 events.replies += 1;
                 events.reply_bytes += frame.len() as u64;
                 (Verdict::Redirect(CLIENTS), None)
+            }
+            Fate::Answered(service, reason) => {
+                (Verdict::Transmit, Some((u32::from(service) + 1, reason)))
+            }
+            Fate::Related(service, endpoint) => {
+                count(&mut counts, endpoint, frame, false);
+                let exit = (u32::from(service) + 1, Reason::Related);
+                (Verdict::Transmit, Some(exit))
+            }
+            Fate::RelatedBack(service) => {
+                let exit = (u32::from(service) + 1, Reason::Related);
+                (Verdict::Redirect(CLIENTS), Some(exit))
             }
             Fate::Host(reason) => (Verdict::Pass(reason), Some((HOST_EXITS, reason))),
             Fate::Passed(service, reason) => (

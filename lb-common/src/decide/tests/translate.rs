@@ -240,6 +240,33 @@ fn a_datagram_without_a_checksum_stays_without() {
 }
 
 #[test]
+fn a_checksum_that_comes_to_zero_is_not_none() {
+    // One of these payloads lets the sum come to zero, of which a datagram sends the other form.
+    for family in [V4, V6] {
+        let mut bed = Bed::new(mode::NAT, family);
+        bed.nat(8080);
+        let plan = Plan {
+            payload: 2,
+            ..client(family, true)
+        };
+        let at = checksum_at(&plan);
+        let mut frame = plan.bytes();
+        let mut zeroes = 0;
+        for word in 0..=u16::MAX {
+            frame[at + 2..at + 4].copy_from_slice(&word.to_be_bytes());
+            frame[at..at + 2].fill(0);
+            let (_, sum) = sums(&plan, &frame);
+            let checksum = if sum == 0xffff { 0xffff } else { !sum };
+            frame[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
+            let (_, bytes) = bed.run(&frame);
+            assert_ne!(bytes[at..at + 2], [0, 0], "{word:#x}");
+            zeroes += u32::from(bytes[at..at + 2] == [0xff, 0xff]);
+        }
+        assert_eq!(zeroes, 1);
+    }
+}
+
+#[test]
 fn a_packet_at_its_last_hop_passes_untouched() {
     for family in [V4, V6] {
         let mut bed = Bed::new(mode::NAT, family);
