@@ -143,6 +143,31 @@ fn full_frames() {
 }
 
 #[test]
+fn jumbo_frames() {
+    // Those that a page cannot hold are spread over several buffers.
+    network::within(|| {
+        let mut bed = Bed::new();
+        for endpoint in &mut bed.builder.image.tables.endpoints {
+            endpoint.mtu = 9000;
+        }
+        let mut cases = Cases::new(&bed);
+        for served in bed
+            .services
+            .iter()
+            .filter(|served| served.way.outer.is_none())
+        {
+            first(
+                &mut cases,
+                served,
+                "8,000 bytes",
+                &packet(served).filled(8000),
+            );
+        }
+        assert_eq!(cases.checked, 12);
+    });
+}
+
+#[test]
 fn headers_that_are_cut_short() {
     network::within(|| {
         let bed = Bed::new();
