@@ -128,13 +128,15 @@ pub fn owner<P: Packet, W: World>(
         }
     }
     job.endpoint = slot.owner();
-    if remembers && beyond::endpoint(tables, job.endpoint).0.mode == mode::SNAT {
-        return Some(drop(world, row, Reason::IcmpUnrelated));
-    }
     let prior = slot.prior();
     let unremembered = flow.protocol == tcp::PROTOCOL && prior != NONE && prior != PINNED;
     if unremembered && beyond::serves(tables, prior) {
         job.endpoint = prior;
+    }
+    // Without an entry nobody knows what its packets are sent from: also where the owner's next hop
+    // is not known, and the prior is of mode `snat`.
+    if beyond::endpoint(tables, job.endpoint).0.mode == mode::SNAT {
+        return Some(drop(world, row, Reason::IcmpUnrelated));
     }
     None
 }
