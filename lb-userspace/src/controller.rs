@@ -164,7 +164,6 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
     let mut sweep = every(SWEEP);
     let deadline =
         tokio::time::Instant::from_std(Now::read().instant) + state.first_round() + PATIENCE;
-    let mut hops_seen = false;
     loop {
         // A probe that changes nothing is shown with the next tick: thousands come in a second.
         let mut news = false;
@@ -183,7 +182,6 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
                 if changed.is_ok() {
                     let latest = hops.borrow_and_update().clone();
                     state.follow(&latest);
-                    hops_seen = true;
                 }
             }
             _ = tick.tick() => {
@@ -197,10 +195,9 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
             }
             () = sleep_until(deadline), if !state.attached() => {
                 state.stop_waiting();
-                hops_seen = true;
             }
         }
-        if hops_seen && state.knows_enough() {
+        if state.knows_enough() {
             // A refused publication leaves the kernel with the tables before; try again with the
             // next event.
             match state.publish(Now::read()) {

@@ -90,7 +90,7 @@ pub(super) struct State {
     pub(super) image: Option<Image>,
     published_at_ms: Option<u64>,
     verification: Verification,
-    /// Whether a first probe of every backend is still waited for.
+    /// Whether a first probe of every backend, or the way to one, is still waited for.
     waiting: bool,
     /// Whether anything happened since the last publication that may change the tables.
     pub(super) dirty: bool,
@@ -212,7 +212,10 @@ impl State {
             .unwrap_or_default()
     }
 
-    /// Whether every backend has been probed, or waiting for that is over.
+    /// Whether every backend has been probed and the way to each is known or known to be missing,
+    /// or waiting for that is over.
+    ///
+    /// Each way that came later would be a change of its own, with slots in transition.
     pub(super) fn knows_enough(&mut self) -> bool {
         if self.waiting {
             let mut checked = self
@@ -220,14 +223,19 @@ impl State {
                 .iter()
                 .flat_map(|s| &s.backends)
                 .filter(|b| b.machine.is_some());
-            self.waiting = checked.any(|backend| !backend.probed);
+            let sought = |address| {
+                let hop = self.hops.hops.get(address);
+                matches!(hop, None | Some(Err(Unresolved::Waiting { .. })))
+            };
+            self.waiting =
+                checked.any(|backend| !backend.probed) || self.addresses().iter().any(sought);
         }
         !self.waiting
     }
 
     /// Goes on with what is known.
     pub(super) fn stop_waiting(&mut self) {
-        warn!("starting without a first answer about every backend");
+        warn!("starting without a first answer about every backend and the way to it");
         self.waiting = false;
     }
 
