@@ -1,7 +1,8 @@
 //! Evenkeel's controller as a library.
 //!
 //! Layers, from the bottom: [`model`] (data); [`config`], [`health`], [`balance`], [`stats`]
-//! (pure rules: no task, no clock, no kernel); [`dataplane`], [`neighbours`] (input and output);
+//! (pure rules: no task, no clock, no kernel); [`dataplane`], [`neighbours`], [`journal`]
+//! (input and output);
 //! [`controller`], [`admin`] (tasks); [`cli`]. Imports point down only.
 
 pub mod admin;
@@ -13,6 +14,7 @@ pub mod controller;
 pub mod dataplane;
 pub mod doctor;
 pub mod health;
+pub mod journal;
 pub mod model;
 pub mod neighbours;
 pub mod stats;

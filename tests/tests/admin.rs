@@ -10,7 +10,7 @@ use std::{
 
 use lb_userspace::{
     admin::{
-        proto::{Status, Tables, Tracking},
+        proto::{Journal, Status, Tables, Tracking},
         server::Server,
     },
     model::AdminConfig,
@@ -77,6 +77,7 @@ fn status() -> Status {
         },
         exits: [].into(),
         tracking: Tracking::default(),
+        journal: Journal::default(),
         services: Vec::new(),
     }
 }

@@ -244,8 +244,8 @@ mod tests {
     use super::*;
     use crate::model::{
         AdminConfig, ConnectionLimit, DataPlaneConfig, Evenness, Fate, OnEmpty, Options, PortRange,
-        ProbeKind, RingSize, RingSlots, ServiceKey, ServicePort, Snat, Sources, Tracking, Weight,
-        XdpMode,
+        ProbeKind, RingSize, RingSlots, ServiceKey, ServicePort, Snat, Sources, State, Tracking,
+        Weight, XdpMode,
     };
 
     #[test]
@@ -276,6 +276,7 @@ mod tests {
                 group: Some("ops".to_owned()),
             },
             tracking: Tracking::default(),
+            state: State::default(),
             services: vec![Service {
                 name: "web".into(),
                 key: ServiceKey {

@@ -34,6 +34,7 @@ fn status(generation: u64) -> Arc<Status> {
         },
         exits: [("not-for-us".to_owned(), u64::MAX)].into(),
         tracking: crate::admin::proto::Tracking::default(),
+        journal: crate::admin::proto::Journal::default(),
         services: Vec::new(),
     })
 }
