@@ -3,6 +3,7 @@
 //! Every command ends with one of three codes: 0, it did what it was asked; 1, it looked and the
 //! answer is no; 2, it could not do what it was asked, wrong usage included.
 
+mod audit;
 mod check;
 mod decap;
 mod doctor;
@@ -52,6 +53,7 @@ First steps:
   sudo evenkeel doctor              is the host fit for it?
   sudo evenkeel run                 load the tables, probe, watch; Ctrl-C ends the controller only
   sudo evenkeel status --watch      who serves, and is the load even?
+  sudo evenkeel audit               what is wrong, or will go wrong?
   sudo evenkeel events --since 1h   what happened, and why
   sudo evenkeel unload              take everything out of the kernel again
 
@@ -60,7 +62,8 @@ The configuration is at /etc/evenkeel/evenkeel.toml unless a command is told ano
 
 Exit codes of all commands:
   0  done
-  1  looked, and the answer is no (check: not valid; doctor, status --check: something is wrong;
+  1  looked, and the answer is no (check: not valid; audit, doctor,
+     status --check: something is wrong;
      decap --status: not loaded)
   2  could not be done, or wrong usage
 
@@ -81,6 +84,7 @@ enum Command {
     Check(check::Arguments),
     Doctor(doctor::Arguments),
     Status(status::Arguments),
+    Audit(audit::Arguments),
     Events(events::Arguments),
     Note(note::Arguments),
     Unload(unload::Arguments),
@@ -104,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Audit(arguments) => audit::run(&arguments),
         Command::Events(arguments) => events::run(&arguments),
         Command::Note(arguments) => note::run(&arguments),
         Command::Unload(arguments) => unload::run(&arguments),

@@ -98,6 +98,8 @@ pub struct Identity {
     pub version: String,
     /// The configuration's file.
     pub config_file: PathBuf,
+    /// The SHA-256 of its text.
+    pub config_sha256: String,
 }
 
 /// The present, on both clocks.

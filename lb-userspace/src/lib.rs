@@ -6,6 +6,7 @@
 //! [`controller`], [`admin`] (tasks); [`cli`]. Imports point down only.
 
 pub mod admin;
+pub mod audit;
 pub mod balance;
 pub mod causes;
 pub mod cli;

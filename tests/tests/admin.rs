@@ -66,6 +66,7 @@ fn status() -> Status {
         started_at_ms: 0,
         now_ms: 0,
         config_file: String::new(),
+        config_sha256: String::new(),
         generation: 1,
         published_at_ms: None,
         interfaces: Vec::new(),

@@ -21,6 +21,9 @@ pub struct Status {
     pub now_ms: u64,
     /// The configuration's file.
     pub config_file: String,
+    /// The SHA-256 of that file's text when it was read, in hexadecimal digits.
+    #[serde(default)]
+    pub config_sha256: String,
     /// The publication that the kernel forwards by.
     pub generation: u64,
     /// When it was published, unless that was before this controller started.

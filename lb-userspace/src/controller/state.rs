@@ -195,6 +195,7 @@ impl State {
                 "version": state.identity.version,
                 "pid": std::process::id(),
                 "config_file": state.identity.config_file,
+            "config_sha256": state.identity.config_sha256,
                 "services": state.config.services.len(),
             }));
         state.tell(start);
@@ -620,6 +621,7 @@ impl State {
             started_at_ms: self.started.unix_ms,
             now_ms: now.unix_ms,
             config_file: self.identity.config_file.display().to_string(),
+            config_sha256: self.identity.config_sha256.clone(),
             generation: self.generation(),
             published_at_ms: self.published_at_ms,
             interfaces: self
