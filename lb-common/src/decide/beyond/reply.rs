@@ -59,60 +59,60 @@ pub fn process<P: Packet, W: World>(
     tables: &layout::Tables,
     job: &mut Job,
 ) -> Verdict {
-    if job.place == Job::NO_PLACE {
-        from_endpoint(packet, world, tables, job)
+    let found = if job.place == Job::NO_PLACE {
+        from_endpoint(tables, job)
     } else {
-        to_pool(packet, world, tables, job)
+        to_pool(world, job)
+    };
+    match found {
+        Ok(()) => send(packet, world, tables, job),
+        Err(reason) => pass(world, layout::HOST_EXITS, reason),
     }
 }
 
-/// A packet that comes from an endpoint of mode `nat`, or from nobody in particular.
+/// Notes whose a packet is that comes from an endpoint of mode `nat`.
+///
+/// # Errors
+/// Where it comes from nobody in particular.
 #[inline(always)]
-fn from_endpoint<P: Packet, W: World>(
-    packet: &mut P,
-    world: &W,
-    tables: &layout::Tables,
-    job: &mut Job,
-) -> Verdict {
-    let flow = job.flow;
+fn from_endpoint(tables: &layout::Tables, job: &mut Job) -> Result<(), Reason> {
+    let flow = &job.flow;
     let port = flow.source_port();
-    let Some(from) = endpoint_at(tables, &flow.source, port, flow.protocol, flow.family) else {
-        return pass(world, layout::HOST_EXITS, Reason::NoService);
-    };
+    let from = endpoint_at(tables, &flow.source, port, flow.protocol, flow.family)
+        .ok_or(Reason::NoService)?;
     if from.state != state::ENDPOINT {
-        return pass(world, layout::HOST_EXITS, Reason::BadTables);
+        return Err(Reason::BadTables);
     }
     let of = service(tables, from.service);
-    let port = if of.port == 0 { port } else { of.port };
-    let rewrite = Rewrite::source(job, &of.address, port);
-    send(packet, world, job, &rewrite, from.service, from.ring as u16)
+    job.service = from.service;
+    job.vip_port = if of.port == 0 { port } else { of.port };
+    job.endpoint = from.ring as u16;
+    job.from = job.flow.destination;
+    job.from_port = job.flow.destination_port();
+    Ok(())
 }
 
-/// A packet to an address that `snat` sends from.
+/// Notes whose a packet is that comes to an address which `snat` sends from.
+///
+/// # Errors
+/// Where it is nobody's: the host's own traffic may have one of these addresses too.
 #[inline(always)]
-fn to_pool<P: Packet, W: World>(
-    packet: &mut P,
-    world: &W,
-    tables: &layout::Tables,
-    job: &mut Job,
-) -> Verdict {
+fn to_pool<W: World>(world: &W, job: &mut Job) -> Result<(), Reason> {
     let now = world.now();
+    let tcp_flags = job.tcp_flags;
     let seen = |e: &mut layout::FlowEntry| {
-        touch(e, job.tcp_flags, now);
+        touch(e, tcp_flags, now);
         *e
     };
-    let entry = match world.established(&job.flow, seen) {
+    let flow = &job.key();
+    let entry = match world.established(flow, seen) {
         Some(entry) => entry,
-        None => match world.fresh(&job.flow, seen) {
-            Some(entry) => entry,
-            // The host's own traffic may have one of these addresses too.
-            None => return pass(world, layout::HOST_EXITS, Reason::NoEntry),
-        },
+        None => world.fresh(flow, seen).ok_or(Reason::NoEntry)?,
     };
-    let of = service(tables, entry.service);
-    let rewrite =
-        Rewrite::source(job, &of.address, entry.vip_port).to(&entry.other, entry.other_port);
-    send(packet, world, job, &rewrite, entry.service, entry.endpoint)
+    job.service = entry.service;
+    job.vip_port = entry.vip_port;
+    job.send_as(entry.endpoint, &entry.other, entry.other_port);
+    Ok(())
 }
 
 /// Rewrites a reply and sends it to its client.
@@ -120,12 +120,15 @@ fn to_pool<P: Packet, W: World>(
 fn send<P: Packet, W: World>(
     packet: &mut P,
     world: &W,
+    tables: &layout::Tables,
     job: &mut Job,
-    rewrite: &Rewrite,
-    service: u16,
-    endpoint: u16,
 ) -> Verdict {
-    let row = super::row(service);
+    let row = super::row(job.service);
+    let rewrite = Rewrite {
+        source: service(tables, job.service).address,
+        destination: job.from,
+        ports: u32::from(job.vip_port) | u32::from(job.from_port) << 16,
+    };
     let route = world.route(
         job.flow.family,
         &rewrite.source,
@@ -137,17 +140,16 @@ fn send<P: Packet, W: World>(
         return pass(world, layout::HOST_EXITS, Reason::NoService);
     }
     let bytes = super::length(packet, job);
-    match translate(packet, job, rewrite) {
+    match translate(packet, job, &rewrite) {
         Ok(()) => {}
         Err(reason @ Reason::TtlExpired) => return pass(world, row, reason),
         Err(reason) => return drop(world, row, reason),
     }
-    world.event(endpoint, Event::Reply(bytes));
+    world.event(job.endpoint, Event::Reply(bytes));
     job.special |= special::REPLY;
-    job.service = service;
-    job.send_as(endpoint, &rewrite.destination, 0);
+    job.from_port = 0;
     if job.tcp_flags & tcp::RST != 0 {
-        world.event(endpoint, Event::Reset);
+        world.event(job.endpoint, Event::Reset);
     }
     let Route::Over { interface, macs } = route else {
         // The stack resolves the next hop, and sends what it is given: already rewritten.
