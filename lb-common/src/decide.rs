@@ -245,7 +245,7 @@ fn network<'w, 'j, P: Packet, W: Tables + Counters, N: Next<'w, 'j, P>>(
         _ => Reason::NotIp,
     };
     match reason {
-        Reason::Ipv4Options | Reason::Ipv6Extension | Reason::Fragment | Reason::NotTcpUdp => {
+        Reason::Extensions | Reason::Fragment | Reason::NotTcpUdp => {
             let Some(current) = world.current() else {
                 return next.take(packet, host(world, Reason::NoTables));
             };
