@@ -365,15 +365,15 @@ fn packets_too_big_for_their_way_are_answered() {
         for tags in [&[][..], &[(VLAN, 5)], &[(SERVICE_VLAN, 5), (VLAN, 6)]] {
             let packet = packet(served).filled(1490).tagged(tags);
             let ip = packet.ip();
-            // More than the header and eight bytes is quoted: 68 bytes, or 128.
+            // As much is quoted as an answer of 576 bytes holds, or one of 1,280.
             let (from, to) = (served.vip.ip(), client(served).ip());
             let message = if v4 {
                 let next_hop_mtu = 1500 - grown;
                 let kind = DestUnreachableHeader::FragmentationNeeded { next_hop_mtu };
-                message_v4(Icmpv4Type::DestinationUnreachable(kind), &ip[..68])
+                message_v4(Icmpv4Type::DestinationUnreachable(kind), &ip[..548])
             } else {
                 let mtu = u32::from(1500 - grown);
-                message_v6(Icmpv6Type::PacketTooBig { mtu }, from, to, &ip[..128])
+                message_v6(Icmpv6Type::PacketTooBig { mtu }, from, to, &ip[..1232])
             };
             let mut told = icmp(from, to, &message).tagged(tags).hops(64);
             (told.id, told.whole, told.label) = (0, false, 0);
