@@ -287,17 +287,24 @@ fn answers_to_the_host_itself() {
     network::within(|| {
         let bed = Bed::new();
         let mut cases = Cases::new(&bed);
-        for served in bed
-            .services
-            .iter()
-            .filter(|served| served.way.mode == mode::NAT)
-        {
-            let v6 = usize::from(served.vip.is_ipv6());
-            let own = at(LOCAL[v6], PORT);
-            let (reply, _) = answer(served, 0, |p| p.to(own));
-            let _socket = cases.homes.awaits(reply.source, own, served.protocol);
-            let fate = Fate::Host(Reason::NoService);
-            cases.untouched(&name(served, "an answer to a probe"), &reply.bytes(), fate);
+        // Without forwarding, the kernel says of nothing more whose it is.
+        for forwarding in ["1", "0"] {
+            for file in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+                let file = format!("/proc/sys/net/{file}");
+                std::fs::write(file, forwarding).expect("forwarding is switched");
+            }
+            for served in bed
+                .services
+                .iter()
+                .filter(|served| served.way.mode == mode::NAT)
+            {
+                let own = at(LOCAL[usize::from(served.vip.is_ipv6())], PORT);
+                let (reply, _) = answer(served, 0, |p| p.to(own));
+                let _socket = cases.homes.awaits(reply.source, own, served.protocol);
+                let name = name(served, "an answer to a probe");
+                let fate = Fate::Host(Reason::NoService);
+                cases.untouched(&name, &reply.bytes(), fate);
+            }
         }
     });
 }

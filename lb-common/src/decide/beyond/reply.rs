@@ -60,43 +60,47 @@ pub fn process<P: Packet, W: World>(
     tables: &layout::Tables,
     job: &mut Job,
 ) -> Verdict {
-    if job.place == Job::NO_PLACE {
-        from_endpoint(packet, world, tables, job)
+    let found = if job.place == Job::NO_PLACE {
+        from_endpoint(tables, job)
     } else {
-        to_pool(packet, world, tables, job)
+        to_pool(world, tables, job)
+    };
+    match found {
+        Ok(answer) => send(packet, world, job, &answer),
+        Err(reason) => pass(world, layout::HOST_EXITS, reason),
     }
+}
+
+/// What a reply becomes, and whose it is.
+struct Answer {
+    rewrite: Rewrite,
+    service: u16,
+    endpoint: u16,
 }
 
 /// A packet that comes from an endpoint of mode `nat`, or from nobody in particular.
 #[inline(always)]
-fn from_endpoint<P: Packet, W: World>(
-    packet: &mut P,
-    world: &W,
-    tables: &layout::Tables,
-    job: &mut Job,
-) -> Verdict {
+fn from_endpoint(tables: &layout::Tables, job: &Job) -> Result<Answer, Reason> {
     let flow = &job.flow;
     let port = flow.source_port();
     let Some(from) = endpoint_at(tables, &flow.source, port, flow.protocol, flow.family) else {
-        return pass(world, layout::HOST_EXITS, Reason::NoService);
+        return Err(Reason::NoService);
     };
     if from.state != state::ENDPOINT {
-        return pass(world, layout::HOST_EXITS, Reason::BadTables);
+        return Err(Reason::BadTables);
     }
     let of = service(tables, from.service);
     let port = if of.port == 0 { port } else { of.port };
-    let rewrite = Rewrite::source(job, &of.address, port);
-    send(packet, world, job, &rewrite, from.service, from.ring as u16)
+    Ok(Answer {
+        rewrite: Rewrite::source(job, &of.address, port),
+        service: from.service,
+        endpoint: from.ring as u16,
+    })
 }
 
 /// A packet to an address that `snat` sends from.
 #[inline(always)]
-fn to_pool<P: Packet, W: World>(
-    packet: &mut P,
-    world: &W,
-    tables: &layout::Tables,
-    job: &mut Job,
-) -> Verdict {
+fn to_pool<W: World>(world: &W, tables: &layout::Tables, job: &Job) -> Result<Answer, Reason> {
     let now = world.now();
     let seen = |e: &mut layout::FlowEntry| {
         touch(e, job.tcp_flags, now);
@@ -107,25 +111,27 @@ fn to_pool<P: Packet, W: World>(
         None => match world.fresh(&job.flow, seen) {
             Some(entry) => entry,
             // The host's own traffic may have one of these addresses too.
-            None => return pass(world, layout::HOST_EXITS, Reason::NoEntry),
+            None => return Err(Reason::NoEntry),
         },
     };
     let of = service(tables, entry.service);
-    let rewrite =
-        Rewrite::source(job, &of.address, entry.vip_port).to(&entry.other, entry.other_port);
-    send(packet, world, job, &rewrite, entry.service, entry.endpoint)
+    let rewrite = Rewrite::source(job, &of.address, entry.vip_port);
+    Ok(Answer {
+        rewrite: rewrite.to(&entry.other, entry.other_port),
+        service: entry.service,
+        endpoint: entry.endpoint,
+    })
 }
 
 /// Rewrites a reply and sends it to its client.
 #[inline(always)]
-fn send<P: Packet, W: World>(
-    packet: &mut P,
-    world: &W,
-    job: &mut Job,
-    rewrite: &Rewrite,
-    service: u16,
-    endpoint: u16,
-) -> Verdict {
+fn send<P: Packet, W: World>(packet: &mut P, world: &W, job: &mut Job, answer: &Answer) -> Verdict {
+    let Answer {
+        rewrite,
+        service,
+        endpoint,
+    } = answer;
+    let (service, endpoint) = (*service, *endpoint);
     let row = super::row(service);
     let route = world.route(
         job.flow.family,
@@ -133,8 +139,10 @@ fn send<P: Packet, W: World>(
         &rewrite.destination,
         packet.ingress(),
     );
-    if route == Route::Nowhere && world.awaited(&job.flow) {
-        // The answer to a probe of our own.
+    // The answer to a probe of our own. One that a flow of the pool's has an entry for is none,
+    // whatever listens on every address.
+    let may_be_own = route == Route::Nowhere && job.place == Job::NO_PLACE;
+    if may_be_own && world.awaited(&job.flow) {
         return pass(world, layout::HOST_EXITS, Reason::NoService);
     }
     let bytes = match super::whole(packet, job) {

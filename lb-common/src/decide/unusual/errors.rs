@@ -250,8 +250,10 @@ pub fn about<P: Packet, W: World>(
 fn way<P: Packet, W: World>(packet: &P, world: &W, job: &mut Job) -> Option<Verdict> {
     let flow = &job.flow;
     match world.route(flow.family, &flow.source, &job.from, packet.ingress()) {
-        // About a packet of the host's own.
-        Route::Nowhere if world.awaited(&job.quoted.reversed()) => {
+        // About a packet of the host's own, which has no other address for its sender.
+        Route::Nowhere
+            if job.from == job.quoted.source && world.awaited(&job.quoted.reversed()) =>
+        {
             return Some(pass(world, layout::HOST_EXITS, Reason::NotTcpUdp));
         }
         Route::Over { interface, macs } => {
