@@ -116,7 +116,7 @@ pub struct Job {
     pub endpoint: u16,
     /// The slot that it falls into, once that is known.
     pub slot: u16,
-    /// The port that `snat` sends it from, as it lies in memory.
+    /// The port that `snat` sends it from, as it lies in memory; zero until that is known.
     pub from_port: u16,
     /// The number of the service of a reply, once that is known.
     pub service: u16,
@@ -159,9 +159,10 @@ impl Job {
         self.flow
     }
 
-    /// Notes what is known once the ports have been read. The rest stays as it is.
+    /// Notes what is known once the ports have been read.
     #[inline(always)]
     pub fn note(&mut self, parsed: &Parsed, hash: u64, place: u32) {
+        self.forget();
         self.flow = parsed.flow;
         self.hash = hash;
         self.place = place;
@@ -169,12 +170,13 @@ impl Job {
         self.transport = parsed.transport as u16;
         self.end = parsed.end as u32;
         self.tcp_flags = parsed.tcp_flags;
-        self.special = 0;
     }
 
     /// Notes what the IP header says; its flow has no ports yet.
     #[inline(always)]
     pub fn note_network(&mut self, network: &Network, transport: usize) {
+        self.forget();
+        self.place = Self::NO_PLACE;
         self.flow = Flow {
             source: network.source,
             destination: network.destination,
@@ -187,7 +189,19 @@ impl Job {
         self.transport = transport as u16;
         self.end = network.end as u32;
         self.tcp_flags = 0;
+    }
+
+    /// Forgets what was decided of the packet before, which the job still holds: a step that finds
+    /// nothing out must not send this one as another flow's.
+    ///
+    /// What only an error about a packet to a backend needs is written before it is read.
+    #[inline(always)]
+    fn forget(&mut self) {
         self.special = 0;
+        self.fragment = 0;
+        (self.endpoint, self.slot) = (layout::NONE, 0);
+        (self.from_port, self.service) = (0, 0);
+        self.from = [0; 4];
     }
 
     /// Notes where it goes, and as whose.
@@ -196,6 +210,13 @@ impl Job {
         self.endpoint = endpoint;
         self.from = *from;
         self.from_port = port;
+    }
+
+    /// Whether later fragments are to follow it, where it was sent or not: a first fragment, which
+    /// as a reply is rewritten also where the stack is to send it.
+    #[inline(always)]
+    pub const fn leads(&self, sent: bool) -> bool {
+        self.special & special::FIRST_FRAGMENT != 0 && (sent || self.special & special::REPLY != 0)
     }
 
     /// Whether it opens a TCP connection: SYN without ACK.
@@ -254,7 +275,7 @@ fn network<'w, 'j, P: Packet, W: Tables + Counters, N: Next<'w, 'j, P>>(
         _ => Reason::NotIp,
     };
     match reason {
-        Reason::Ipv4Options | Reason::Ipv6Extension | Reason::Fragment | Reason::NotTcpUdp => {
+        Reason::Extensions | Reason::Fragment | Reason::NotTcpUdp => {
             let Some(current) = world.current() else {
                 return next.take(packet, host(world, Reason::NoTables));
             };

@@ -1,6 +1,11 @@
 //! The data plane in plain memory: the same decision for tests, explanations and forecasts.
 
-use std::{boxed::Box, cell::Cell, cell::RefCell, collections::BTreeMap, vec::Vec};
+use std::{
+    boxed::Box,
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
 
 use bytemuck::Pod;
 
@@ -126,6 +131,8 @@ pub struct Host {
     pub limits: RefCell<BTreeMap<LimitKey, Allowance>>,
     /// Routes to single addresses.
     pub routes: BTreeMap<Address, Route>,
+    /// Flows that sockets of the host wait for.
+    pub awaited: BTreeSet<Flow>,
     /// Counts ports.
     pub ports: Cell<u32>,
     /// By how much: one CPU of several takes every so manieth.
@@ -153,6 +160,7 @@ impl Default for Host {
             sources: BTreeMap::new(),
             limits: RefCell::default(),
             routes: BTreeMap::new(),
+            awaited: BTreeSet::new(),
             ports: Cell::new(0),
             port_step: 1,
             tell: Cell::new(u32::MAX),
@@ -322,11 +330,15 @@ impl Routes for Host {
             high == 0xff || high == 0xfe && low & 0xc0 == 0x80 || loopback
         };
         if family == flow::V6 && (strict(source) || strict(destination)) {
-            return Route::Local;
+            return Route::Nowhere;
         }
         self.routes
             .get(destination)
             .copied()
-            .unwrap_or(Route::Unknown)
+            .unwrap_or(Route::Nowhere)
+    }
+
+    fn awaited(&self, flow: &Flow) -> bool {
+        self.awaited.contains(flow)
     }
 }

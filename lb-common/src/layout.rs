@@ -414,7 +414,7 @@ pub struct FragmentKey {
     pub destination: Address,
     /// The packet's identification as it lies in memory.
     pub id: u32,
-    /// The transport protocol's number.
+    /// The transport protocol's number; zero over IPv6, where not every fragment tells it.
     pub protocol: u8,
     /// [`V4`](crate::flow::V4) or [`V6`](crate::flow::V6).
     pub family: u8,

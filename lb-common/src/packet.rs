@@ -18,8 +18,8 @@ pub trait Packet {
     /// is spread over several buffers is longer.
     fn length(&self) -> usize;
 
-    /// Adds up so many 32-bit words as a checksum does, without folding them to 16 bits; `None`
-    /// unless all of them lie within the frame.
+    /// Adds up so many 32-bit words, at most 128, as a checksum does, without folding them to 16
+    /// bits; `None` unless all of them lie within the frame.
     fn sum<const WORDS: usize>(&self, at: usize) -> Option<u64>;
 
     /// The frame's length in bytes, without its checksum.

@@ -126,9 +126,10 @@ pub enum Route {
         /// Next hop's and own MAC address, as they lie in memory.
         macs: [u32; 3],
     },
-    /// It is the host itself.
-    Local,
-    /// There is none, or its next hop is not resolved.
+    /// The host does not send there: it is the host itself, or there is no route at all. The
+    /// kernel's answer is the same; [`Routes::awaited`] tells the two apart.
+    Nowhere,
+    /// Its next hop is not resolved, or packets to it are refused.
     Unknown,
 }
 
@@ -137,6 +138,12 @@ pub trait Routes {
     /// The way of a packet from one address to another of the same family, which came in by an
     /// interface.
     fn route(&self, family: u8, source: &Address, destination: &Address, ingress: u32) -> Route;
+
+    /// Whether a socket of the host waits for a flow's packets.
+    ///
+    /// One that listens on every address waits for all, also for those that are not the host's
+    /// own: to be asked only where the route is [`Route::Nowhere`].
+    fn awaited(&self, flow: &Flow) -> bool;
 }
 
 /// Everything that the decision asks.

@@ -9,7 +9,6 @@ use lb_common::{
     decide::{
         self, Job, Next, Step,
         beyond::{self, Choice},
-        special,
         unusual::{self, Kind},
     },
     layout::Tables,
@@ -95,7 +94,7 @@ fn error(ctx: *mut xdp_md, tables: &Tables, job: &mut Job) -> u32 {
 #[inline(always)]
 fn remember(tables: &Tables, job: &Job, action: u32) -> u32 {
     let sent = matches!(action, xdp_action::XDP_TX | xdp_action::XDP_REDIRECT);
-    if sent && job.special & special::FIRST_FRAGMENT != 0 {
+    if job.leads(sent) {
         evenkeel_first(tables, job);
     }
     action

@@ -1,12 +1,15 @@
 //! The maps, as the decision sees them. All map pointers live here.
 
-use core::mem::MaybeUninit;
+use core::mem::{MaybeUninit, offset_of};
 
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{self, BPF_ANY, BPF_NOEXIST},
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
-    helpers::{bpf_fib_lookup, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns},
+    helpers::{
+        bpf_fib_lookup, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_sk_lookup_udp,
+        bpf_sk_release, bpf_skc_lookup_tcp,
+    },
     macros::btf_map,
     programs::XdpContext,
 };
@@ -21,6 +24,7 @@ use lb_common::{
     },
     tables::{Counters, Event, Memory, Route, Routes, Tables, Tracked},
     verdict::Reason,
+    wire::tcp,
 };
 
 use crate::frame::opaque;
@@ -306,12 +310,16 @@ impl Memory for Kernel<'_> {
 /// `AF_INET` and `AF_INET6` of linux/socket.h.
 const INET: u8 = 2;
 const INET6: u8 = 10;
-/// `BPF_FIB_LKUP_RET_NOT_FWDED` of linux/bpf.h: for the host itself.
+/// `BPF_FIB_LKUP_RET_NOT_FWDED` of linux/bpf.h: for the host itself, or without a route.
 const NOT_FORWARDED: i64 = 4;
+/// `BPF_FIB_LKUP_RET_FWD_DISABLED`: the interface's packets are not forwarded, wherever they go.
+const FORWARDING_DISABLED: i64 = 5;
+/// `BPF_F_CURRENT_NETNS` of linux/bpf.h.
+const THIS_NAMESPACE: u64 = u64::MAX;
 
 // What the kernel's answer comes to.
 const OVER: usize = 0;
-const LOCAL: usize = 1;
+const NOWHERE: usize = 1;
 const UNKNOWN: usize = 2;
 
 /// A question to the kernel's routes, as words.
@@ -353,7 +361,7 @@ impl Routes for Kernel<'_> {
         // the way that only a zero comes with.
         let kind = match answer {
             0 => opaque(OVER),
-            NOT_FORWARDED => opaque(LOCAL),
+            NOT_FORWARDED | FORWARDING_DISABLED => opaque(NOWHERE),
             _ => opaque(UNKNOWN),
         };
         match kind {
@@ -376,8 +384,35 @@ impl Routes for Kernel<'_> {
                     ],
                 }
             }
-            LOCAL => Route::Local,
+            NOWHERE => Route::Nowhere,
             _ => Route::Unknown,
         }
+    }
+
+    #[inline(always)]
+    fn awaited(&self, flow: &Flow) -> bool {
+        // `struct bpf_sock_tuple` of linux/bpf.h: addresses and ports, of IPv6 as a flow begins.
+        let of_ipv4;
+        let (tuple, size) = if flow.family == flow::V4 {
+            of_ipv4 = [flow.source[3], flow.destination[3], flow.ports];
+            ((&raw const of_ipv4).cast(), size_of::<[u32; 3]>())
+        } else {
+            ((&raw const *flow).cast(), offset_of!(Flow, protocol))
+        };
+        let tuple: *const bindings::bpf_sock_tuple = tuple;
+        let (ctx, tuple, size) = (self.0.as_ptr(), tuple.cast_mut(), size as u32);
+        // SAFETY: the context and the tuple outlive the calls; what was found is given back.
+        unsafe {
+            let socket = if flow.protocol == tcp::PROTOCOL {
+                bpf_skc_lookup_tcp(ctx, tuple, size, THIS_NAMESPACE, 0)
+            } else {
+                bpf_sk_lookup_udp(ctx, tuple, size, THIS_NAMESPACE, 0)
+            };
+            if socket.is_null() {
+                return false;
+            }
+            bpf_sk_release(socket.cast());
+        }
+        true
     }
 }

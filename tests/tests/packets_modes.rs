@@ -13,7 +13,7 @@ use homes::{
     bed::{BACKEND_PORT, Bed, OWN, POOL_PORT, Served},
     builder::{TCP, UDP},
     cases::{Cases, Fate, endpoint},
-    network::{self, UNKNOWN},
+    network::{self, LOCAL, NOWHERE, REFUSED, UNKNOWN},
 };
 use lb_common::{flow::V4, layout::mode, verdict::Reason};
 
@@ -264,41 +264,47 @@ fn answers_to_clients_without_a_way() {
             .filter(|served| served.way.mode == mode::NAT)
         {
             let v6 = usize::from(served.vip.is_ipv6());
-            // The stack resolves the next hop, and gets what the client is to see.
             let (reply, _) = answer(served, 0, |p| p);
-            let reply = reply.to(at(UNKNOWN[v6], PORT));
-            let seen = reply.clone().from(served.vip).hop().bytes();
-            let resolve = Fate::Passed(served.number, Reason::NoRoute);
-            // The answer is counted as one all the same.
-            let _ = cases.homes.run(&reply.bytes());
-            let counted = cases.homes.counts();
-            assert_eq!(counted.events[&served.endpoint].replies, 1);
-            assert_eq!(
-                counted.exits[&(u32::from(served.number) + 1, Reason::NoRoute)],
-                1
-            );
-            let (_, bytes) = cases.homes.run(&reply.bytes());
-            assert_eq!(bytes, seen, "{resolve:?}");
+            for (what, client) in [
+                ("an answer whose next hop is not resolved", UNKNOWN[v6]),
+                ("an answer to where no route leads", NOWHERE[v6]),
+                ("an answer to where packets are refused", REFUSED[v6]),
+                // No socket of the host waits for it.
+                ("an answer that the host has not asked for", LOCAL[v6]),
+            ] {
+                // The stack gets what the client is to see, whatever it makes of it.
+                let reply = reply.clone().to(at(client, PORT));
+                let seen = reply.clone().from(served.vip).hop().bytes();
+                let fate = Fate::Stack(served.number, served.endpoint);
+                cases.check(&name(served, what), &reply.bytes(), fate, &seen);
+            }
         }
-        for served in bed
-            .services
-            .iter()
-            .filter(|served| served.way.mode == mode::NAT)
-        {
-            let v6 = usize::from(served.vip.is_ipv6());
-            let (reply, _) = answer(served, 0, |p| p);
-            let own = reply.to(at(network::LOCAL[v6], PORT)).bytes();
-            let (verdict, bytes) = cases.homes.run(&own);
-            assert_eq!(
-                verdict,
-                lb_common::verdict::Verdict::Pass(Reason::NoService)
-            );
-            assert_eq!(
-                bytes,
-                own,
-                "{}",
-                name(served, "an answer to the host itself")
-            );
+    });
+}
+
+#[test]
+fn answers_to_the_host_itself() {
+    network::within(|| {
+        let bed = Bed::new();
+        let mut cases = Cases::new(&bed);
+        // Without forwarding, the kernel says of nothing more whose it is.
+        for forwarding in ["1", "0"] {
+            for file in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+                let file = format!("/proc/sys/net/{file}");
+                std::fs::write(file, forwarding).expect("forwarding is switched");
+            }
+            for served in bed
+                .services
+                .iter()
+                .filter(|served| served.way.mode == mode::NAT)
+            {
+                let own = at(LOCAL[usize::from(served.vip.is_ipv6())], PORT);
+                let (reply, _) = answer(served, 0, |p| p.to(own));
+                let _socket = cases.homes.awaits(reply.source, own, served.protocol);
+                let name = name(served, "an answer to a probe");
+                let fate = Fate::Host(Reason::NoService);
+                cases.untouched(&name, &reply.bytes(), fate);
+            }
         }
     });
 }

@@ -8,11 +8,13 @@ mod homes;
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{
-    IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type,
-    icmpv4::DestUnreachableHeader, icmpv6::DestUnreachableCode,
+    Icmpv4Type, Icmpv6Type, icmpv4::DestUnreachableHeader, icmpv6::DestUnreachableCode,
 };
 use expected::{client, name, packet, pool, replied, sent, sent_part, wrapped};
-use frames::{ACK, Body, Packet, SERVICE_VLAN, SYN, VLAN, at};
+use frames::{
+    ACK, Body, Packet, SERVICE_VLAN, SYN, VLAN, at,
+    icmp::{self, echo},
+};
 use homes::{
     bed::{BACKEND_PORT, Bed, OWN, Served, WAYS, vip},
     builder::{TCP, UDP},
@@ -166,39 +168,6 @@ fn fragments_that_are_not_to_be_followed() {
     });
 }
 
-/// A packet of ICMP between two addresses, without ports.
-fn icmp(source: IpAddr, destination: IpAddr, message: &[u8]) -> Packet {
-    let protocol = if source.is_ipv4() { 1 } else { 58 };
-    let packet = Packet::tcp(SocketAddr::new(source, 0), SocketAddr::new(destination, 0));
-    packet.body(Body::Other(protocol)).payload(message)
-}
-
-fn message_v4(kind: Icmpv4Type, payload: &[u8]) -> Vec<u8> {
-    let header = Icmpv4Header::with_checksum(kind, payload);
-    [&header.to_bytes()[..], payload].concat()
-}
-
-fn message_v6(kind: Icmpv6Type, from: IpAddr, to: IpAddr, payload: &[u8]) -> Vec<u8> {
-    let (IpAddr::V6(from), IpAddr::V6(to)) = (from, to) else {
-        panic!("no ICMPv6 goes from {from} to {to}");
-    };
-    let header = Icmpv6Header::with_checksum(kind, from.octets(), to.octets(), payload);
-    let header = header.expect("a length");
-    [&header.to_bytes()[..], payload].concat()
-}
-
-/// An echo request, or its reply.
-fn echo(request: bool, from: IpAddr, to: IpAddr, payload: &[u8]) -> Packet {
-    let header = IcmpEchoHeader { id: 0x1234, seq: 7 };
-    let message = match (from.is_ipv4(), request) {
-        (true, true) => message_v4(Icmpv4Type::EchoRequest(header), payload),
-        (true, false) => message_v4(Icmpv4Type::EchoReply(header), payload),
-        (false, true) => message_v6(Icmpv6Type::EchoRequest(header), from, to, payload),
-        (false, false) => message_v6(Icmpv6Type::EchoReply(header), from, to, payload),
-    };
-    icmp(from, to, &message)
-}
-
 #[test]
 fn echo_requests_to_vips_are_answered() {
     run(|cases, served| {
@@ -255,14 +224,9 @@ fn router(served: &Served) -> IpAddr {
 /// An error about a packet, quoting so many of its bytes.
 fn unreachable(from: IpAddr, to: IpAddr, about: &[u8], quoted: usize) -> Packet {
     let about = &about[..about.len().min(quoted)];
-    let message = if from.is_ipv4() {
-        let kind = Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::Host);
-        message_v4(kind, about)
-    } else {
-        let kind = Icmpv6Type::DestinationUnreachable(DestUnreachableCode::Address);
-        message_v6(kind, from, to, about)
-    };
-    icmp(from, to, &message)
+    let v4 = Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::Host);
+    let v6 = Icmpv6Type::DestinationUnreachable(DestUnreachableCode::Address);
+    icmp::packet(from, to, v4, v6, about)
 }
 
 /// A whole packet, and no more than the eight bytes behind its header.
@@ -358,7 +322,7 @@ fn packets_too_big_for_their_way_are_answered() {
         if served.way.mode == mode::DSR {
             return;
         }
-        let v4 = served.vip.is_ipv4();
+        let quoted = if served.vip.is_ipv4() { 548 } else { 1232 };
         let outer = if served.outer() == V4 { 20 } else { 40 };
         let grown = match served.way.mode {
             mode::IPIP => outer,
@@ -368,17 +332,19 @@ fn packets_too_big_for_their_way_are_answered() {
         for tags in [&[][..], &[(VLAN, 5)], &[(SERVICE_VLAN, 5), (VLAN, 6)]] {
             let packet = packet(served).filled(1490).tagged(tags);
             let ip = packet.ip();
-            // More than the header and eight bytes is quoted: 68 bytes, or 128.
+            // As much is quoted as an answer of 576 bytes holds, or one of 1,280.
             let (from, to) = (served.vip.ip(), client(served).ip());
-            let message = if v4 {
-                let next_hop_mtu = 1500 - grown;
-                let kind = DestUnreachableHeader::FragmentationNeeded { next_hop_mtu };
-                message_v4(Icmpv4Type::DestinationUnreachable(kind), &ip[..68])
-            } else {
-                let mtu = u32::from(1500 - grown);
-                message_v6(Icmpv6Type::PacketTooBig { mtu }, from, to, &ip[..128])
+            let kind = DestUnreachableHeader::FragmentationNeeded {
+                next_hop_mtu: 1500 - grown,
             };
-            let mut told = icmp(from, to, &message).tagged(tags).hops(64);
+            let (v4, v6) = (
+                Icmpv4Type::DestinationUnreachable(kind),
+                Icmpv6Type::PacketTooBig {
+                    mtu: u32::from(1500 - grown),
+                },
+            );
+            let mut told = icmp::packet(from, to, v4, v6, &ip[..quoted]);
+            told = told.tagged(tags).hops(64);
             (told.id, told.whole, told.label) = (0, false, 0);
             told.macs.rotate_left(6);
             let name = name(served, &format!("too big, {} tags", tags.len()));

@@ -135,20 +135,18 @@ pub fn send<P: Packet, W: World>(
     job: &Job,
 ) -> Option<Verdict> {
     let of = vip(tables, job).service;
-    let bytes = length(packet, job);
-    if job.end as usize > bytes {
-        return Some(pass(world, row(of), Reason::Truncated));
-    }
-    // A packet that ends within its own headers would come out of a tunnel as another one.
-    if (job.end as usize) < usize::from(job.transport) + udp::HEADER {
-        return Some(drop(world, row(of), Reason::Malformed));
-    }
+    let bytes = match whole(packet, job) {
+        Ok(bytes) => bytes,
+        Err(reason) => return Some(failed(world, row(of), reason)),
+    };
     let (to, far) = endpoint(tables, job.endpoint);
     let transport = usize::from(job.transport) & OFFSET;
     let sent = Sent::new(packet, transport, job.tcp_flags, job.hash);
     let way = match to.mode {
         mode::DSR => Ok(()),
         mode::IPIP | mode::GUE => tunnel::wrap(packet, tables, job, to, far),
+        // Nothing says what it is sent from: an endpoint of mode `snat` in a service that is not.
+        mode::SNAT if job.from_port == 0 => Err(Reason::BadTables),
         mode::NAT | mode::SNAT if tunnel::size(job) > usize::from(to.mtu) => Err(Reason::TooBig),
         mode::NAT | mode::SNAT => {
             translate::translate(packet, job, &Rewrite::to_endpoint(job, to, far))
@@ -163,6 +161,23 @@ pub fn send<P: Packet, W: World>(
         Err(Reason::TooBig) => None,
         Err(reason) => Some(failed(world, row(of), reason)),
     }
+}
+
+/// The length of a frame that holds all of its packet.
+///
+/// # Errors
+/// [`Reason::Truncated`]; [`Reason::Malformed`] for a packet that ends within its own headers, and
+/// would come out of a tunnel as another one.
+#[inline(always)]
+pub(in crate::decide) fn whole<P: Packet>(packet: &P, job: &Job) -> Result<usize, Reason> {
+    let bytes = length(packet, job);
+    if job.end as usize > bytes {
+        return Err(Reason::Truncated);
+    }
+    if (job.end as usize) < usize::from(job.transport) + udp::HEADER {
+        return Err(Reason::Malformed);
+    }
+    Ok(bytes)
 }
 
 /// A packet that could not be sent on: dropped where it may have been touched or makes no sense,

@@ -46,6 +46,9 @@ pub fn process<P: Packet, W: World>(
         Err(reason) => return Kind::Done(pass(world, layout::HOST_EXITS, reason)),
     };
     let network = &header.network;
+    if network.end < header.transport {
+        return Kind::Done(pass(world, layout::HOST_EXITS, Reason::Malformed));
+    }
     job.note_network(network, header.transport);
     if let Some(fragment) = header.fragment {
         job.fragment = fragment.id;

@@ -47,13 +47,13 @@ struct Fixed {
 ///
 /// # Errors
 /// [`Reason::Truncated`]; [`Reason::Malformed`] for another version or a header length below its
-/// minimum; [`Reason::Ipv4Options`]; [`Reason::Fragment`].
+/// minimum; [`Reason::Extensions`]; [`Reason::Fragment`].
 #[inline(always)]
 pub fn header<P: Packet>(packet: &P, at: usize) -> Result<Header, Reason> {
     let fixed: Fixed = read(packet, at)?;
     match fixed.version_and_length {
         0x45 => {}
-        0x46..=0x4f => return Err(Reason::Ipv4Options),
+        0x46..=0x4f => return Err(Reason::Extensions),
         _ => return Err(Reason::Malformed),
     }
     if fixed.fragment & FRAGMENT.to_be() != 0 {

@@ -22,6 +22,15 @@ pub const AUTHENTICATION: u8 = 51;
 /// Destination options.
 pub const DESTINATION_OPTIONS: u8 = 60;
 
+/// Whether a header of this number may stand before a transport header.
+#[inline(always)]
+pub const fn is_extension(number: u8) -> bool {
+    matches!(
+        number,
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS
+    )
+}
+
 /// What the decision needs of a header.
 pub struct Header {
     /// The protocol that follows.
@@ -54,7 +63,7 @@ struct Fixed {
 ///
 /// # Errors
 /// [`Reason::Truncated`]; [`Reason::Malformed`] for another version; [`Reason::Fragment`];
-/// [`Reason::Ipv6Extension`].
+/// [`Reason::Extensions`].
 #[inline(always)]
 pub fn header<P: Packet>(packet: &P, at: usize) -> Result<Header, Reason> {
     let fixed: Fixed = read(packet, at)?;
@@ -63,9 +72,7 @@ pub fn header<P: Packet>(packet: &P, at: usize) -> Result<Header, Reason> {
     }
     match fixed.protocol {
         FRAGMENT => return Err(Reason::Fragment),
-        HOP_BY_HOP | ROUTING | AUTHENTICATION | DESTINATION_OPTIONS => {
-            return Err(Reason::Ipv6Extension);
-        }
+        protocol if is_extension(protocol) => return Err(Reason::Extensions),
         _ => {}
     }
     Ok(Header {

@@ -63,7 +63,7 @@ fn ipv4_of_every_version_and_length_has_its_answer() {
         let answer = ipv4::header(&changed(IPV4, 0, first), 0).err();
         let expected = match first {
             0x45 => None,
-            0x46..=0x4f => Some(Reason::Ipv4Options),
+            0x46..=0x4f => Some(Reason::Extensions),
             _ => Some(Reason::Malformed),
         };
         assert_eq!(answer, expected, "{first:#x}");
@@ -113,7 +113,7 @@ fn ipv6_of_every_version_and_next_header_has_its_answer() {
     for next in 0..=u8::MAX {
         let expected = match next {
             44 => Some(Reason::Fragment),
-            0 | 43 | 51 | 60 => Some(Reason::Ipv6Extension),
+            0 | 43 | 51 | 60 => Some(Reason::Extensions),
             _ => None,
         };
         assert_eq!(

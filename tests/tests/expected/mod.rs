@@ -49,7 +49,7 @@ pub(crate) fn pool(served: &Served) -> SocketAddr {
 }
 
 /// The packet that a service's `nth` backend gets; in a tunnel, what is inside.
-fn inside(served: &Served, packet: &Packet, nth: u16) -> Packet {
+pub(crate) fn inside(served: &Served, packet: &Packet, nth: u16) -> Packet {
     let packet = packet.clone().macs(served.mac(nth), OWN);
     let backend = SocketAddr::new(served.backend(nth), BACKEND_PORT);
     match served.way.mode {
@@ -96,13 +96,17 @@ pub(crate) fn sent(served: &Served, packet: &Packet, nth: u16) -> Vec<u8> {
     }
 }
 
-/// The same of a fragment, without tags.
+/// The same of a fragment.
 pub(crate) fn sent_part(served: &Served, packet: &Packet, part: Range<usize>, id: u32) -> Vec<u8> {
-    let frame = inside(served, packet, 0).fragment(part, id);
+    sent_frame(served, packet, inside(served, packet, 0).fragment(part, id))
+}
+
+/// The frame that a service's first backend gets of one that is rewritten, or is to be wrapped.
+pub(crate) fn sent_frame(served: &Served, packet: &Packet, inside: Vec<u8>) -> Vec<u8> {
     if tunnels(served) {
-        wrapped(served, packet, &frame[14..], 0)
+        wrapped(served, packet, &inside[14 + 4 * packet.tags.len()..], 0)
     } else {
-        frame
+        inside
     }
 }
 

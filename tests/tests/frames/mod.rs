@@ -5,6 +5,8 @@
     reason = "each test that includes this module uses a part of it"
 )]
 
+pub(crate) mod icmp;
+
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{

@@ -7,7 +7,7 @@ use lb_common::{
     flow::{V4, V6},
     hash::{self, FlowKeys},
     layout::{
-        self, Endpoint, Far, SNAT_ADDRESSES, Service, Slot, Tables, Vip, VipKey, mode, state,
+        self, Endpoint, Far, SNAT_ADDRESSES, Service, Slot, Tables, Vip, VipKey, flag, mode, state,
     },
 };
 use lb_userspace::balance::image::Image;
@@ -204,6 +204,7 @@ impl Builder {
                     key,
                     service: vip.service,
                     state: state::ADDRESS,
+                    flags: vip.flags & (flag::NO_FRAGMENTS | flag::PASS_REORDERED),
                     ..Vip::zeroed()
                 };
                 put(&mut tables.vips, places, record);

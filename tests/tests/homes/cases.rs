@@ -22,6 +22,8 @@ pub(crate) enum Fate {
     Elsewhere(u16, u32),
     /// Sent to its client as this endpoint's answer.
     Reply(u16),
+    /// To the stack, rewritten as this endpoint's answer, in this service's row.
+    Stack(u16, u16),
     /// Answered in this service's name, which counts this reason.
     Answered(u16, Reason),
     /// An error handed on to this endpoint of this service.
@@ -88,6 +90,16 @@ impl Cases {
                 events.replies += 1;
                 events.reply_bytes += frame.len() as u64;
                 (Verdict::Redirect(CLIENTS), None)
+            }
+            Fate::Stack(service, endpoint) => {
+                let events = counts.events.entry(endpoint).or_default();
+                events.replies += 1;
+                events.reply_bytes += frame.len() as u64;
+                let reason = Reason::NoRoute;
+                (
+                    Verdict::Pass(reason),
+                    Some((u32::from(service) + 1, reason)),
+                )
             }
             Fate::Answered(service, reason) => {
                 (Verdict::Transmit, Some((u32::from(service) + 1, reason)))

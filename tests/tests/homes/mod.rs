@@ -14,8 +14,9 @@ pub(crate) mod network;
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     num::NonZeroU16,
+    os::fd::OwnedFd,
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -324,6 +325,24 @@ impl Homes {
         self.memory.forget_sources(&mut self.host);
     }
 
+    /// Makes a socket of the host wait for what comes from one end to the other, as long as what is
+    /// answered lives.
+    pub(crate) fn awaits(&mut self, from: SocketAddr, to: SocketAddr, protocol: u8) -> OwnedFd {
+        self.host.awaited.insert(Flow {
+            source: network::words(from.ip()),
+            destination: network::words(to.ip()),
+            ports: u32::from(from.port().to_be()) | u32::from(to.port().to_be()) << 16,
+            protocol,
+            family: builder::family(to.ip()),
+            reserved: [0; 2],
+        });
+        if protocol == builder::TCP {
+            TcpListener::bind(to).expect("a listener").into()
+        } else {
+            UdpSocket::bind(to).expect("a socket").into()
+        }
+    }
+
     /// Checks that both remember the same.
     pub(crate) fn compare_memory(&self) {
         self.memory.compare(&self.host);
@@ -337,7 +356,6 @@ impl Homes {
     /// Runs a frame through both; they agree, or the test fails.
     pub(crate) fn run(&mut self, frame: &[u8]) -> (Verdict, Vec<u8>) {
         let program = self.kernel.program().expect("the object has its program");
-        network::note(&mut self.host.routes, frame);
         self.host.now.set(now());
         let (action, bytes) = run(program, frame);
         let mut host = Frame::new(frame, INGRESS);

@@ -27,10 +27,14 @@ pub(crate) const KNOWN: [&str; 8] = [
     "2001:db8:c::11",
     "2001:db8:c::12",
 ];
-/// Clients whose MAC addresses are not.
+/// Clients whose MAC addresses are not: their next hops would have to be resolved.
 pub(crate) const UNKNOWN: [&str; 2] = ["203.0.113.200", "2001:db8:c::200"];
+/// Clients to whom there is no route at all.
+pub(crate) const NOWHERE: [&str; 2] = ["192.0.2.200", "2001:db8:bad::200"];
+/// A client whose packets are to be refused.
+pub(crate) const REFUSED: [&str; 2] = ["192.0.2.99", "2001:db8:bad::99"];
 /// The host's own addresses.
-pub(crate) const LOCAL: [&str; 3] = ["203.0.113.1", "2001:db8:c::1", "::1"];
+pub(crate) const LOCAL: [&str; 2] = ["203.0.113.1", "2001:db8:c::1"];
 
 /// The MAC address of a client, by the last byte of its address.
 pub(crate) const fn mac(last: u8) -> [u8; 6] {
@@ -70,32 +74,15 @@ pub(crate) fn routes() -> BTreeMap<Address, Route> {
         };
         (words(address), over)
     });
-    let local = LOCAL.map(|address| (words(address.parse().expect("an address")), Route::Local));
-    known.into_iter().chain(local).collect()
-}
-
-/// Notes that there is no way to the link-local and multicast addresses that a frame names: the
-/// kernel never forwards to these, as if they were the host's own.
-pub(crate) fn note(routes: &mut BTreeMap<Address, Route>, frame: &[u8]) {
-    // Behind no tag, one or two.
-    for network in [14, 18, 22] {
-        let Some(header) = frame.get(network..network + 40) else {
-            return;
-        };
-        for address in [&header[8..24], &header[24..40]] {
-            let address: [u8; 16] = address.try_into().expect("sixteen bytes");
-            let strict = address[0] == 0xff || address[0] == 0xfe && address[1] & 0xc0 == 0x80;
-            if header[0] >> 4 == 6 && strict {
-                routes.insert(bytemuck::cast(address), Route::Local);
-            }
-        }
-    }
+    let local = LOCAL.map(|address| (words(address.parse().expect("an address")), Route::Nowhere));
+    let unknown = UNKNOWN.into_iter().chain(REFUSED);
+    let unknown = unknown.map(|text| (words(text.parse().expect("an address")), Route::Unknown));
+    known.into_iter().chain(local).chain(unknown).collect()
 }
 
 /// Runs a test in a namespace in which the kernel answers as [`routes`] does.
 ///
-/// There is no way to what is not named here: the default routes are unreachable, because no
-/// route at all would be taken for the host itself, and nothing else is local or multicast.
+/// There is no way to what is not named here, and nothing else is local or multicast.
 pub(crate) fn within<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     static BEDS: AtomicU32 = AtomicU32::new(0);
     let number = BEDS.fetch_add(1, Ordering::Relaxed);
@@ -111,8 +98,8 @@ pub(crate) fn within<T: Send>(test: impl FnOnce() -> T + Send) -> T {
          address add 2001:db8:c::1/128 dev clients nodad\n\
          route add 203.0.113.0/24 dev clients\n\
          route add 2001:db8:c::/64 dev clients\n\
-         route add unreachable default\n\
-         route add unreachable ::/0 metric 1\n\
+         route add unreachable 192.0.2.99/32\n\
+         route add unreachable 2001:db8:bad::99/128 metric 1\n\
          route delete multicast ff00::/8 dev clients table local\n\
          route delete multicast ff00::/8 dev wire table local\n"
     );

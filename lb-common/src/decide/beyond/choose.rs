@@ -29,11 +29,12 @@ pub(super) fn choose<P: Packet, W: World>(
     if vip.flags & flag::SOURCES != 0 {
         listed(world, tables, vip, &job.flow)?;
     }
-    if vip.flags & flag::LIMIT != 0 && job.opens() {
-        limited(world, tables, vip, &job.flow)?;
-    }
+    // Before it is taken off what the source may open.
     if job.special & special::FIRST_FRAGMENT != 0 && vip.flags & flag::NO_FRAGMENTS != 0 {
         return Err(Reason::FragmentUnknown);
+    }
+    if vip.flags & flag::LIMIT != 0 && job.opens() {
+        limited(world, tables, vip, &job.flow)?;
     }
     let hash = spread_hash(tables, vip, &job.flow, job.hash);
     job.slot = hash as u16 & vip.slot_mask;
@@ -61,6 +62,7 @@ pub(super) fn choose<P: Packet, W: World>(
     }
     Ok(Choice::Endpoint)
 }
+
 /// The hash that picks a flow's slot.
 #[inline(always)]
 pub(in crate::decide) fn spread_hash(

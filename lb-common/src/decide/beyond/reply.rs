@@ -1,6 +1,6 @@
 //! Packets from backends, on their way to clients.
 
-use super::{Rewrite, leave, service, track::touch, translate::translate};
+use super::{Rewrite, failed, leave, service, track::touch, translate::translate};
 use crate::{
     decide::{Job, drop, pass, special},
     flow::Address,
@@ -50,8 +50,9 @@ pub(in crate::decide) fn endpoint_at<'t>(
 
 /// Restores the VIP in a backend's packet and sends it to its client.
 ///
-/// Where the kernel has to resolve the client's next hop first, the stack gets the packet as the
-/// client is to see it.
+/// Where the kernel has to resolve the client's next hop first, or has no way to the client, the
+/// stack gets the packet as the client is to see it: nothing of a backend leaves by its own
+/// address, whatever the stack's rules make of the packet.
 #[inline(always)]
 pub fn process<P: Packet, W: World>(
     packet: &mut P,
@@ -135,15 +136,18 @@ fn send<P: Packet, W: World>(
         &rewrite.destination,
         packet.ingress(),
     );
-    if route == Route::Local {
-        // The answer to a probe of our own.
+    // The answer to a probe of our own. One that a flow of the pool's has an entry for is none,
+    // whatever listens on every address.
+    let may_be_own = route == Route::Nowhere && job.place == Job::NO_PLACE;
+    if may_be_own && world.awaited(&job.flow) {
         return pass(world, layout::HOST_EXITS, Reason::NoService);
     }
-    let bytes = super::length(packet, job);
-    match translate(packet, job, &rewrite) {
-        Ok(()) => {}
-        Err(reason @ Reason::TtlExpired) => return pass(world, row, reason),
-        Err(reason) => return drop(world, row, reason),
+    let bytes = match super::whole(packet, job) {
+        Ok(bytes) => bytes,
+        Err(reason) => return failed(world, row, reason),
+    };
+    if let Err(reason) = translate(packet, job, &rewrite) {
+        return failed(world, row, reason);
     }
     world.event(job.endpoint, Event::Reply(bytes));
     job.special |= special::REPLY;
@@ -152,7 +156,7 @@ fn send<P: Packet, W: World>(
         world.event(job.endpoint, Event::Reset);
     }
     let Route::Over { interface, macs } = route else {
-        // The stack resolves the next hop, and sends what it is given: already rewritten.
+        // The stack resolves the next hop where there is one, and sends what it is given.
         return pass(world, row, Reason::NoRoute);
     };
     leave(packet, interface, macs).unwrap_or_else(|reason| drop(world, row, reason))

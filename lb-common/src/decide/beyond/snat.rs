@@ -81,12 +81,12 @@ fn remembered<W: World>(
             *e
         });
         if let Some(entry) = before
-            && serves(tables, entry.endpoint)
+            && goes_on(tables, &entry)
         {
             return Some(entry);
         }
         let entry = world.fresh(flow, |e| *e)?;
-        if !serves(tables, entry.endpoint) {
+        if !goes_on(tables, &entry) {
             return None;
         }
         return Some(promote(world, tables, job, flow, &entry, now));
@@ -96,7 +96,7 @@ fn remembered<W: World>(
         *e
     });
     if let Some(old) = old {
-        if old.flags & entry::CLOSING == 0 && serves(tables, old.endpoint) {
+        if old.flags & entry::CLOSING == 0 && goes_on(tables, &old) {
             return Some(old);
         }
         // A new connection from the same address and port. The old one keeps its port at the
@@ -107,7 +107,14 @@ fn remembered<W: World>(
         e.seen = now;
         *e
     })?;
-    serves(tables, again.endpoint).then_some(again)
+    goes_on(tables, &again).then_some(again)
+}
+
+/// Whether a flow follows its entry: its backend serves, and it has a port. Entries from before the
+/// service's mode became `snat` have none.
+#[inline(always)]
+fn goes_on(tables: &layout::Tables, entry: &FlowEntry) -> bool {
+    entry.other_port != 0 && serves(tables, entry.endpoint)
 }
 
 /// Moves both entries of a flow to the table of established flows.

@@ -1,7 +1,11 @@
 //! The answer to a packet that is too big for its tunnel: 'fragmentation needed' (RFC 1191 §4) or
 //! 'packet too big' (RFC 4443 §3.2).
 
-use super::{endpoint, row, tunnel::overhead, vip};
+use super::{
+    endpoint, row,
+    tunnel::{overhead, size},
+    vip,
+};
 use crate::{
     decide::{Job, drop, unusual::echo::swap},
     flow::V4,
@@ -12,10 +16,39 @@ use crate::{
     wire::{checksum, ethernet, icmp, ipv4, ipv6},
 };
 
-/// How many words are quoted: the longest IPv4 header and the eight bytes behind it.
-const QUOTED: usize = 17;
-/// Of IPv6: the header, what may stand behind it, and more than a TCP header.
-const QUOTED_V6: usize = 32;
+/// How many words one sum may cover: the kernel's helper takes 512 bytes.
+const PART: usize = 128;
+/// What is quoted, in such parts and words: as much as an answer of 576 bytes holds (RFC 1812
+/// section 4.3.2.3), 548 bytes.
+const QUOTED: Quoted = Quoted { parts: 1, words: 9 };
+/// Of IPv6: as much as one of 1,280 bytes holds (RFC 4443 section 3.2), 1,232 bytes.
+const QUOTED_V6: Quoted = Quoted {
+    parts: 2,
+    words: 52,
+};
+/// Of a packet that has less, on a way that takes hardly anything: an IPv4 header with the eight
+/// bytes behind it, or an IPv6 header with what may stand behind it and more than a TCP header.
+const LEAST: Quoted = Quoted {
+    parts: 0,
+    words: 17,
+};
+const LEAST_V6: Quoted = Quoted {
+    parts: 0,
+    words: 32,
+};
+
+/// How much is quoted.
+struct Quoted {
+    parts: usize,
+    words: usize,
+}
+
+impl Quoted {
+    const fn bytes(&self) -> usize {
+        4 * (PART * self.parts + self.words)
+    }
+}
+
 /// The hops that the answer may take.
 const HOPS: u8 = 64;
 
@@ -33,10 +66,22 @@ pub fn tell<P: Packet, W: World>(
     }
     let to = endpoint(tables, job.endpoint).0;
     let fits = to.mtu.saturating_sub(overhead(to) as u16);
+    // Lengths that are known beforehand, for the verifier.
+    let size = size(job);
     let told = if job.flow.family == V4 {
-        answer_v4(packet, job, fits)
+        if size >= QUOTED.bytes() {
+            answer_v4::<P, { QUOTED.parts }, { QUOTED.words }>(packet, job, fits)
+        } else if size >= LEAST.bytes() {
+            answer_v4::<P, { LEAST.parts }, { LEAST.words }>(packet, job, fits)
+        } else {
+            None
+        }
+    } else if size >= QUOTED_V6.bytes() {
+        answer_v6::<P, { QUOTED_V6.parts }, { QUOTED_V6.words }>(packet, job, fits)
+    } else if size >= LEAST_V6.bytes() {
+        answer_v6::<P, { LEAST_V6.parts }, { LEAST_V6.words }>(packet, job, fits)
     } else {
-        answer_v6(packet, job, fits)
+        None
     };
     match told {
         Some(()) => {
@@ -63,19 +108,38 @@ fn quote<P: Packet>(packet: &mut P, network: usize, quoted: usize, header: usize
     packet.write(12 + tagged, ethertype)
 }
 
+/// Adds up what is quoted.
 #[inline(always)]
-fn answer_v4<P: Packet>(packet: &mut P, job: &Job, fits: u16) -> Option<()> {
+fn sum<P: Packet, const PARTS: usize, const WORDS: usize>(packet: &P, at: usize) -> Option<u64> {
+    let mut sum = packet.sum::<WORDS>(at + 4 * PART * PARTS)?;
+    // Written out: the offsets are to be constants.
+    if PARTS > 0 {
+        sum += packet.sum::<PART>(at)?;
+    }
+    if PARTS > 1 {
+        sum += packet.sum::<PART>(at + 4 * PART)?;
+    }
+    Some(sum)
+}
+
+#[inline(always)]
+fn answer_v4<P: Packet, const PARTS: usize, const WORDS: usize>(
+    packet: &mut P,
+    job: &Job,
+    fits: u16,
+) -> Option<()> {
     let network = usize::from(job.network) & 0x3f;
     let header = ipv4::HEADER + icmp::HEADER;
-    quote(packet, network, 4 * QUOTED, header)?;
+    let quoted = 4 * (PART * PARTS + WORDS);
+    quote(packet, network, quoted, header)?;
     let error = [
         u32::from_ne_bytes([icmp::UNREACHABLE, icmp::FRAGMENTATION_NEEDED, 0, 0]),
         u32::from(fits.to_be()) << 16,
     ];
-    let mut sum = u64::from(error[0]) + u64::from(error[1]);
-    sum += packet.sum::<QUOTED>(network + header)?;
-    let sum = !checksum::fold(sum);
-    let length = (header + 4 * QUOTED) as u16;
+    let mut all = u64::from(error[0]) + u64::from(error[1]);
+    all += sum::<P, PARTS, WORDS>(packet, network + header)?;
+    let sum = !checksum::fold(all);
+    let length = (header + quoted) as u16;
     let mut ip = [
         u32::from_ne_bytes([0x45, 0, (length >> 8) as u8, length as u8]),
         0,
@@ -90,26 +154,31 @@ fn answer_v4<P: Packet>(packet: &mut P, job: &Job, fits: u16) -> Option<()> {
 }
 
 #[inline(always)]
-fn answer_v6<P: Packet>(packet: &mut P, job: &Job, fits: u16) -> Option<()> {
+fn answer_v6<P: Packet, const PARTS: usize, const WORDS: usize>(
+    packet: &mut P,
+    job: &Job,
+    fits: u16,
+) -> Option<()> {
     let network = usize::from(job.network) & 0x3f;
     let header = ipv6::HEADER + icmp::HEADER;
-    quote(packet, network, 4 * QUOTED_V6, header)?;
+    let quoted = 4 * (PART * PARTS + WORDS);
+    quote(packet, network, quoted, header)?;
     let (source, destination) = (job.flow.destination, job.flow.source);
-    let length = (icmp::HEADER + 4 * QUOTED_V6) as u16;
+    let length = (icmp::HEADER + quoted) as u16;
     let error = [
         u32::from_ne_bytes([icmp::TOO_BIG_V6, 0, 0, 0]),
         u32::from(fits).to_be(),
     ];
     // The pseudo-header (RFC 8200 §8.1): addresses, length, protocol.
-    let mut sum = u64::from(error[0])
+    let mut all = u64::from(error[0])
         + u64::from(error[1])
         + u64::from(u32::from(length).to_be())
         + u64::from(u32::from(icmp::PROTOCOL_V6).to_be());
     for word in 0..4 {
-        sum += u64::from(source[word]) + u64::from(destination[word]);
+        all += u64::from(source[word]) + u64::from(destination[word]);
     }
-    sum += packet.sum::<QUOTED_V6>(network + header)?;
-    let sum = !checksum::fold(sum);
+    all += sum::<P, PARTS, WORDS>(packet, network + header)?;
+    let sum = !checksum::fold(all);
     packet.write(network, u32::from_ne_bytes([0x60, 0, 0, 0]))?;
     let rest = [(length >> 8) as u8, length as u8, icmp::PROTOCOL_V6, HOPS];
     packet.write(network + 4, rest)?;

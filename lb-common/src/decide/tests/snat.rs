@@ -340,3 +340,40 @@ fn a_quic_connection_is_sent_from_a_port_of_its_own() {
     assert_eq!(u16::from_be(there.source_port()), 1024);
     assert_eq!(bed.host.fresh.borrow().len(), 2);
 }
+
+#[test]
+fn a_flow_from_before_the_mode_was_snat_is_given_a_port_like_any() {
+    // What another mode has remembered names the endpoint and no port.
+    let entry = layout::FlowEntry {
+        endpoint: 1,
+        service: 0,
+        seen: NOW,
+        flags: entry::CONFIRMED,
+        ..layout::FlowEntry::zeroed()
+    };
+    let first = from_port(V4, 1);
+    let udp = Plan::udp(first.source, first.destination);
+    for fresh in [false, true] {
+        for plan in [&first, &udp, &first.clone().segment(ACK, 2)] {
+            let bed = bed(V4, &[POOL], 0xff);
+            let flow = flow_of(plan, &plan.bytes());
+            let memory = if fresh {
+                &bed.host.fresh
+            } else {
+                &bed.host.established
+            };
+            memory.borrow_mut().insert(flow, entry);
+            match sent(&bed, plan) {
+                Ok(there) => {
+                    assert_eq!(there.source, words(POOL));
+                    assert_ne!(there.source_port(), 0);
+                }
+                // In the middle of a connection nobody knows what it was sent from.
+                Err(verdict) => {
+                    assert_eq!(verdict, Verdict::Drop(Reason::NoEntry));
+                    assert!(plan.bytes()[plan.transport() + 13] & ACK != 0);
+                }
+            }
+        }
+    }
+}

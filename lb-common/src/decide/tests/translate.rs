@@ -202,8 +202,14 @@ fn a_reply_goes_by_the_hosts_routes() {
     assert_eq!(verdict, Verdict::Pass(Reason::NoRoute));
     assert_eq!(passed[..12], frame[..12]);
     assert_eq!(passed[12..], bytes[12..]);
+    // Nor does anything leave as the backend's own where there is no way at all.
+    let (verdict, passed) = to(Route::Nowhere);
+    assert_eq!(verdict, Verdict::Pass(Reason::NoRoute));
+    assert_eq!(passed[12..], bytes[12..]);
     // The host's own connections to the backend are its own.
-    let (verdict, passed) = to(Route::Local);
+    let flow = crate::flow::ipv4(&crate::host::Frame::new(&frame, INGRESS), 14).unwrap();
+    bed.host.awaited.insert(flow.flow);
+    let (verdict, passed) = bed.run(&frame);
     assert_eq!(verdict, Verdict::Pass(Reason::NoService));
     assert_eq!(passed, frame);
     assert_eq!(INGRESS, 1);

@@ -217,9 +217,9 @@ fn only_a_packet_that_fits_the_way_is_wrapped() {
             // Its sender is told what would fit, with the packet's beginning.
             let (verdict, bytes) = bed.run(&plan(fits + 1).bytes());
             let (protocol, told, quoted, length) = if family == V4 {
-                (bytes[23], [bytes[40], bytes[41]], 28, 28 + 68)
+                (bytes[23], [bytes[40], bytes[41]], 28, 576)
             } else {
-                (bytes[20], [bytes[60], bytes[61]], 48, 48 + 128)
+                (bytes[20], [bytes[60], bytes[61]], 48, 1280)
             };
             assert_eq!((verdict, bytes.len()), (Verdict::Transmit, 14 + length));
             assert_eq!(protocol, if family == V4 { 1 } else { 58 });
@@ -231,6 +231,27 @@ fn only_a_packet_that_fits_the_way_is_wrapped() {
             // Padding is not wrapped, and does not count.
             let padded = [plan(fits).bytes(), vec![0; 8]].concat();
             assert_eq!(bed.run(&padded).0, Verdict::Transmit);
+        }
+    }
+}
+
+#[test]
+fn on_a_way_that_takes_hardly_anything_less_is_quoted() {
+    for (family, mtu, ordinary, quoted) in [(V4, 300, 548, 28), (V6, 400, 1232, 48)] {
+        let mut bed = Bed::new(mode::IPIP, V4);
+        bed.tables().endpoints[1].mtu = mtu;
+        let headers = if family == V4 { 40 } else { 60 };
+        for (length, bytes) in [
+            (ordinary, ordinary),
+            (ordinary - 1, if family == V4 { 68 } else { 128 }),
+        ] {
+            let plan = Plan {
+                payload: length - headers,
+                ..to_vip(family)
+            };
+            let (verdict, told) = bed.run(&plan.bytes());
+            assert_eq!(verdict, Verdict::Transmit);
+            assert_eq!(told[14 + quoted..], plan.bytes()[14..14 + bytes]);
         }
     }
 }

@@ -77,6 +77,10 @@ fn quoted<P: Packet>(packet: &P, job: &mut Job) -> Option<()> {
         return None;
     }
     let [ports, _]: [u32; 2] = packet.read(transport)?;
+    // What the frame was padded with is not quoted.
+    if transport + udp::HEADER > job.end as usize {
+        return None;
+    }
     job.quoted.ports = ports;
     job.quoted.family = job.flow.family;
     job.quoted.reserved = [0; 2];
@@ -115,27 +119,29 @@ pub fn owner<P: Packet, W: World>(
         return Some(pass(world, row, Reason::BadTables));
     };
     let remembers = vip.flags & flag::REMEMBER != 0;
-    if remembers || !slot.is_steady() {
-        let known = match world.established(&flow, |e| *e) {
+    let known = if remembers || !slot.is_steady() {
+        match world.established(&flow, |e| *e) {
             Some(entry) => Some(entry),
             None => world.fresh(&flow, |e| *e),
-        };
-        if let Some(entry) = known
-            && beyond::serves(tables, entry.endpoint)
-        {
-            job.send_as(entry.endpoint, &entry.other, entry.other_port);
-            return None;
+        }
+    } else {
+        None
+    };
+    if let Some(entry) = known
+        && beyond::serves(tables, entry.endpoint)
+    {
+        job.send_as(entry.endpoint, &entry.other, entry.other_port);
+    } else {
+        job.endpoint = slot.owner();
+        let prior = slot.prior();
+        let unremembered = flow.protocol == tcp::PROTOCOL && prior != NONE && prior != PINNED;
+        if unremembered && beyond::serves(tables, prior) {
+            job.endpoint = prior;
         }
     }
-    job.endpoint = slot.owner();
-    let prior = slot.prior();
-    let unremembered = flow.protocol == tcp::PROTOCOL && prior != NONE && prior != PINNED;
-    if unremembered && beyond::serves(tables, prior) {
-        job.endpoint = prior;
-    }
     // Without an entry nobody knows what its packets are sent from: also where the owner's next hop
-    // is not known, and the prior is of mode `snat`.
-    if beyond::endpoint(tables, job.endpoint).0.mode == mode::SNAT {
+    // is not known, and the prior is of mode `snat`. Nor does an entry from before it was.
+    if beyond::endpoint(tables, job.endpoint).0.mode == mode::SNAT && job.from_port == 0 {
         return Some(drop(world, row, Reason::IcmpUnrelated));
     }
     None
@@ -244,12 +250,17 @@ pub fn about<P: Packet, W: World>(
 fn way<P: Packet, W: World>(packet: &P, world: &W, job: &mut Job) -> Option<Verdict> {
     let flow = &job.flow;
     match world.route(flow.family, &flow.source, &job.from, packet.ingress()) {
-        Route::Local => return Some(pass(world, layout::HOST_EXITS, Reason::NotTcpUdp)),
+        // About a packet of the host's own, which has no other address for its sender.
+        Route::Nowhere
+            if job.from == job.quoted.source && world.awaited(&job.quoted.reversed()) =>
+        {
+            return Some(pass(world, layout::HOST_EXITS, Reason::NotTcpUdp));
+        }
         Route::Over { interface, macs } => {
             job.interface = interface;
             job.macs = macs;
         }
-        Route::Unknown => job.interface = 0,
+        Route::Nowhere | Route::Unknown => job.interface = 0,
     }
     None
 }

@@ -7,6 +7,7 @@ use crate::{
         beyond::{self, Rewrite, translate, tunnel},
         drop, pass, special,
     },
+    flow::V4,
     layout::{self, FlowEntry, FragmentKey, entry, flag, mode},
     packet::Packet,
     tables::{Event, Route, World},
@@ -22,7 +23,7 @@ pub fn remember<W: World>(
     verdict: Verdict,
 ) -> Verdict {
     let sent = matches!(verdict, Verdict::Transmit | Verdict::Redirect(_));
-    if sent && job.special & special::FIRST_FRAGMENT != 0 {
+    if job.leads(sent) {
         first(world, tables, job);
     }
     verdict
@@ -36,18 +37,9 @@ pub fn first<W: World>(world: &W, tables: &layout::Tables, job: &Job) {
     } else {
         (beyond::vip(tables, job).service, 0)
     };
-    let snat = beyond::endpoint(tables, job.endpoint).0.mode == mode::SNAT;
-    // The job of a packet in another mode holds a stranger's address. A mask, because zeroes would
-    // be filled in byte by byte.
-    let own = if flags != 0 || snat { u32::MAX } else { 0 };
     let entry = FlowEntry {
-        other: [
-            job.from[0] & own,
-            job.from[1] & own,
-            job.from[2] & own,
-            job.from[3] & own,
-        ],
-        other_port: job.from_port & own as u16,
+        other: job.from,
+        other_port: job.from_port,
         endpoint: job.endpoint,
         // The tunnel's entropy, so that all fragments take one way.
         seen: job.hash as u32,
@@ -61,11 +53,18 @@ pub fn first<W: World>(world: &W, tables: &layout::Tables, job: &Job) {
 
 #[inline(always)]
 fn key(job: &Job) -> FragmentKey {
+    // Of IPv6, only the first fragment says what follows its headers (RFC 8200 section 4.5): the
+    // others name the first of those that were cut up, which may be options.
+    let protocol = if job.flow.family == V4 {
+        job.flow.protocol
+    } else {
+        0
+    };
     FragmentKey {
         source: job.flow.source,
         destination: job.flow.destination,
         id: job.fragment,
-        protocol: job.flow.protocol,
+        protocol,
         family: job.flow.family,
         reserved: [0; 2],
     }
@@ -100,6 +99,7 @@ pub fn process<P: Packet, W: World>(
     let way = match to.mode {
         mode::DSR => Ok(()),
         mode::IPIP | mode::GUE => tunnel::wrap(packet, tables, job, to, far),
+        mode::NAT | mode::SNAT if tunnel::size(job) > usize::from(to.mtu) => Err(Reason::TooBig),
         mode::NAT | mode::SNAT => {
             let rewrite = Rewrite {
                 source,

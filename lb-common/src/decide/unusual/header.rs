@@ -89,18 +89,14 @@ fn read_v6<P: Packet>(packet: &P, at: usize) -> Result<Header, Reason> {
     );
     let mut transport = at + ipv6::HEADER;
     let mut fragment = None;
-    for _ in 0..EXTENSIONS {
-        let known = matches!(
-            protocol,
-            ipv6::HOP_BY_HOP
-                | ipv6::ROUTING
-                | ipv6::FRAGMENT
-                | ipv6::AUTHENTICATION
-                | ipv6::DESTINATION_OPTIONS
-        );
+    for nth in 0..=EXTENSIONS {
+        // What follows in a later fragment is none of its headers, whatever the number says.
         let later = fragment.is_some_and(|f: Fragment| f.offset != 0);
-        if !known || later {
+        if !ipv6::is_extension(protocol) || later {
             break;
+        }
+        if nth == EXTENSIONS {
+            return Err(Reason::Extensions);
         }
         let here = transport & OFFSET;
         let [next, length, high, low]: [u8; 4] = packet.read(here).ok_or(cut)?;
@@ -121,7 +117,7 @@ fn read_v6<P: Packet>(packet: &P, at: usize) -> Result<Header, Reason> {
         };
         protocol = next;
         if transport > OFFSET {
-            return Err(Reason::Ipv6Extension);
+            return Err(Reason::Extensions);
         }
     }
     let network = Network {
