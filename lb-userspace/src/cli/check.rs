@@ -3,6 +3,7 @@
 use std::{fmt::Write, path::PathBuf};
 
 use clap::Args;
+use humantime::format_duration;
 
 use super::{
     Answer, CONFIG_FILE,
@@ -11,8 +12,8 @@ use super::{
 use crate::{
     config::{self, LoadError},
     model::{
-        Backend, Config, Fragments, HealthCheck, Mode, OnDown, Protocol, Service, Spread, Tunnel,
-        UdpFlows,
+        Backend, Config, Ejection, Fragments, HealthCheck, Mode, OnDown, Part, Protocol, Service,
+        Spread, Tunnel, UdpFlows,
     },
 };
 
@@ -166,7 +167,28 @@ fn options(service: &Service) -> Vec<String> {
     if options.on_down == OnDown::Keep {
         out.push("flows stay with a backend that is down".to_owned());
     }
+    if let Some(length) = options.slow_start {
+        out.push(format!("slow start over {}", format_duration(length)));
+    }
+    if options.panic_below != Part::HALF {
+        let below = options.panic_below.fraction() * 100.0;
+        out.push(format!("all are used where fewer than {below} % are up"));
+    }
+    if options.ejection != Ejection::default() {
+        out.push(describe_ejection(&options.ejection));
+    }
     out
+}
+
+fn describe_ejection(ejection: &Ejection) -> String {
+    format!(
+        "underperformers: {}, from {}x and {} % failures, up to {} % of the weight, for {}",
+        ejection.underperformers,
+        ejection.slow.ratio(),
+        ejection.errors.fraction() * 100.0,
+        ejection.budget.fraction() * 100.0,
+        format_duration(ejection.hold),
+    )
 }
 
 /// What a backend has beside its weight.

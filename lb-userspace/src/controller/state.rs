@@ -10,7 +10,10 @@ use std::{
 use lb_common::layout;
 use log::{debug, error, info, warn};
 
-use super::{Error, Identity, Now, addresses, adopt, evenness, load::Load, status, sweep::Sweeper};
+use super::{
+    Error, Identity, Now, addresses, adopt, evenness, health::Watched, load::Load, status,
+    sweep::Sweeper,
+};
 use crate::{
     admin::proto,
     balance::{
@@ -25,6 +28,8 @@ use crate::{
     },
     health::{
         driver::Report,
+        event::What,
+        slow_start::SlowStart,
         state::{Machine, State as Health},
     },
     model::{Config, Service},
@@ -39,6 +44,9 @@ pub(super) struct BackendState {
     pub(super) probed: bool,
     pub(super) health_since_ms: u64,
     pub(super) last_probe: Option<proto::Probe>,
+    /// Whether it joins a service that is live, and has not come up yet.
+    pub(super) is_new: bool,
+    pub(super) start: SlowStart,
 }
 
 impl BackendState {
@@ -63,6 +71,7 @@ pub(super) struct ServiceState {
     /// Slots of the published ring, by backend; all zero without one.
     pub(super) slots: Vec<u32>,
     pub(super) load: Load,
+    pub(super) watched: Watched,
 }
 
 /// The last comparison of the kernel's tables with the intended ones.
@@ -77,7 +86,7 @@ pub(super) struct Verification {
 pub(super) struct State {
     pub(super) config: Config,
     identity: Identity,
-    started: Now,
+    pub(super) started: Now,
     pub(super) kernel: Kernel,
     attached: Option<Vec<Attached>>,
     pub(super) numbers: Numbers,
@@ -94,7 +103,7 @@ pub(super) struct State {
     waiting: bool,
     /// Whether anything happened since the last publication that may change the tables.
     pub(super) dirty: bool,
-    now: Now,
+    pub(super) now: Now,
     pub(super) sweeper: Sweeper,
     /// What the last pass of the sweeper found out.
     pub(super) learned: Option<Learned>,
@@ -135,14 +144,18 @@ impl State {
             let backends = service
                 .backends
                 .iter()
-                .map(|backend| BackendState {
-                    machine: service.health.as_ref().map(|check| {
-                        let live = image.as_ref();
-                        Machine::new(check, adopt::health(live, &numbers, service, backend))
-                    }),
-                    probed: false,
-                    health_since_ms: now.unix_ms,
-                    last_probe: None,
+                .map(|backend| {
+                    let live = image.as_ref();
+                    let known = adopt::health(live, &numbers, service, backend);
+                    let check = service.health.as_ref();
+                    BackendState {
+                        machine: check.map(|check| Machine::new(check, known)),
+                        probed: false,
+                        health_since_ms: now.unix_ms,
+                        last_probe: None,
+                        is_new: known == Health::Unknown && adopt::serves(live, &numbers, service),
+                        start: SlowStart::Over,
+                    }
                 })
                 .collect();
             services.push(ServiceState {
@@ -150,6 +163,7 @@ impl State {
                 backends,
                 slots: vec![0; service.backends.len()],
                 load: Load::new(service.backends.len(), config.services.len()),
+                watched: Watched::new(service),
             });
         }
         if let Some(image) = &image {
@@ -225,6 +239,11 @@ impl State {
         !self.waiting
     }
 
+    /// Whether a first answer of some backend is waited for.
+    pub(super) const fn waiting_for_all(&self) -> bool {
+        self.waiting
+    }
+
     /// Goes on with what is known.
     pub(super) fn stop_waiting(&mut self) {
         warn!("starting without a first answer about every backend");
@@ -236,6 +255,7 @@ impl State {
         let Some((service, backend)) = self.find(report) else {
             return;
         };
+        self.note_performance(service, backend, report);
         let name = format!("{}/{}", report.service, report.backend);
         let state = &mut self.services[service].backends[backend];
         state.probed = true;
@@ -256,10 +276,12 @@ impl State {
         if let Some(transition) = machine.observe(report.at, verdict) {
             state.health_since_ms = at_ms;
             self.dirty = true;
-            match transition.to {
-                Health::Up => info!("{name} is up: {}, {detail}", transition.reason),
-                _ => warn!("{name} is down: {}, {detail}", transition.reason),
-            }
+            let what = What::Turned {
+                to: transition.to,
+                reason: transition.reason,
+                detail,
+            };
+            self.turned(service, backend, (report.at, at_ms), what);
         } else {
             debug!("{name}: {detail}");
         }
@@ -319,6 +341,7 @@ impl State {
         if !self.dirty {
             return Ok(false);
         }
+        self.renew_force(now);
         let next = self.plan(now);
         if self
             .image
@@ -413,6 +436,8 @@ impl State {
         self.kernel.flush_log();
         self.dirty |= self.window_over(now);
         self.begin_sweep(now);
+        self.judge_performance(now);
+        self.renew_force(now);
         let elapsed = now.instant.saturating_duration_since(self.started.instant);
         for (service, state) in self.config.services.iter().zip(&mut self.services) {
             let counters: Result<Vec<_>, _> = service
@@ -532,10 +557,13 @@ impl State {
             .map(|n| {
                 let hop = self.hops.hops.get(&service.backends[n].address);
                 let hop: Option<&NextHop> = hop.and_then(|hop| hop.as_ref().ok());
-                status::backend(service, state, n, self.out_of_ring(service, state, n), hop)
+                let out = self.out_of_ring(service, state, n);
+                let mut shown = status::backend(service, state, n, out, hop);
+                self.show_performance(service, state, n, &mut shown);
+                shown
             })
             .collect();
-        status::service(
+        let mut shown = status::service(
             service,
             state,
             backends,
@@ -544,7 +572,9 @@ impl State {
                 at_ms: self.started.unix_ms,
             },
             self.remembered_status(service),
-        )
+        );
+        self.show_guards(state, &mut shown);
+        shown
     }
 }
 
