@@ -360,3 +360,82 @@ impl fmt::Display for What {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn assert_text(what: What, severity: Severity, text: &str) {
+        let event = Event {
+            at_ms: 0,
+            service: "web".into(),
+            backend: Some("b2".into()),
+            what,
+        };
+        assert_eq!(
+            (event.to_string().as_str(), event.severity()),
+            (text, severity)
+        );
+    }
+
+    #[test]
+    fn an_event_says_cause_numbers_and_what_comes_next() {
+        let cause = Cause::Slow {
+            latency: Duration::from_micros(31_400),
+            peers: Duration::from_micros(9_940),
+            ratio: 3.14,
+            over: Duration::from_secs(24),
+        };
+        let hold = Duration::from_mins(1);
+        assert_text(
+            What::Demoted {
+                from: Rung::Full,
+                to: Rung::Half,
+                cause,
+                hold,
+            },
+            Severity::Warning,
+            "web/b2 is slow: 31 ms where its peers take 9.9 ms, 3.1x over 24 s; its weight goes \
+             from 1 to 1/2, to 1/4 unless it is better in 20 s; it returns no sooner than in 60 s",
+        );
+        let cause = Cause::Failing {
+            failed: 8,
+            of: 40,
+            over: Duration::from_secs(40),
+        };
+        assert_text(
+            What::Spared {
+                cause,
+                why: Spared::TooFew,
+            },
+            Severity::Warning,
+            "web/b2 is failing: 8 of 40 probes over 40 s; it keeps its weight: fewer than three \
+             backends cannot be told apart for certain",
+        );
+        assert_text(
+            What::Raised {
+                to: Rung::Eighth,
+                next: Duration::from_secs(20),
+            },
+            Severity::Info,
+            "web/b2 is well again; its weight goes to 1/8, in 20 s to 1/4 if that lasts",
+        );
+    }
+
+    #[test]
+    fn what_concerns_a_service_names_no_backend_and_is_a_page() {
+        let event = Event {
+            at_ms: 0,
+            service: "web".into(),
+            backend: None,
+            what: What::FleetDegraded(Degraded::Suspects { suspects: 3, of: 4 }),
+        };
+        assert_eq!(
+            event.to_string(),
+            "web: FleetDegraded: 3 of 4 backends are slow or fail; nobody is demoted, the cause is \
+             likely one that all share"
+        );
+        assert_eq!(event.severity(), Severity::Page);
+    }
+}
