@@ -384,7 +384,7 @@ mod tests {
         let cause = Cause::Slow {
             latency: Duration::from_micros(31_400),
             peers: Duration::from_micros(9_940),
-            ratio: 3.14,
+            ratio: 3.12,
             over: Duration::from_secs(24),
         };
         let hold = Duration::from_mins(1);
