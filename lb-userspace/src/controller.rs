@@ -5,6 +5,7 @@
 
 mod adopt;
 mod evenness;
+mod health;
 mod load;
 mod plan;
 mod state;

@@ -40,6 +40,8 @@ pub enum Kind {
     Refusal,
     /// A backend's health changed.
     Health,
+    /// A backend was found to be worse than its peers, or to be well again; or so were all.
+    Performance,
     /// The verdict on a service's evenness changed.
     Evenness,
     /// The kernel's tables are not the intended ones, or are again.
@@ -54,12 +56,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind with the word for it.
-    pub const WORDS: [(&'static str, Self); 10] = [
+    pub const WORDS: [(&'static str, Self); 11] = [
         ("start", Self::Start),
         ("stop", Self::Stop),
         ("publication", Self::Publication),
         ("refusal", Self::Refusal),
         ("health", Self::Health),
+        ("performance", Self::Performance),
         ("evenness", Self::Evenness),
         ("drift", Self::Drift),
         ("flood", Self::Flood),

@@ -3,6 +3,7 @@
 //! Everything here is plain data, made once at the edge (`config::validate`) and then passed
 //! around. Nothing here reads a clock, a file or the kernel.
 
+mod ejection;
 mod options;
 mod shared;
 
@@ -17,6 +18,7 @@ use std::{
 };
 
 pub use self::{
+    ejection::{Ejection, Fraction, Part, Slowness, Underperformers},
     options::{
         ConnectionLimit, Fate, Fragments, OnDown, Options, Quic, ServerId, ServerIdLength, Sources,
         Spread, UdpFlows,

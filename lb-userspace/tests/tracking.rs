@@ -19,8 +19,8 @@ use lb_userspace::{
         transition::{Live, names_endpoint},
     },
     model::{
-        Backend, Mode, OnEmpty, Options, Protocol, RingSize, RingSlots, Service, ServiceKey,
-        ServicePort, Weight,
+        Backend, Fraction, Mode, OnEmpty, Options, Protocol, RingSize, RingSlots, Service,
+        ServiceKey, ServicePort, Weight,
     },
 };
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -177,6 +177,10 @@ impl World {
                 .collect()
         };
         let serves = standing(|s| s != Health::Dead);
+        let fractions: Vec<Fraction> = standing(|s| s == Health::Up)
+            .into_iter()
+            .map(|up| if up { Fraction::FULL } else { Fraction::NONE })
+            .collect();
         let ends = self.numbers.of_backends(&service);
         let number = self
             .numbers
@@ -189,7 +193,7 @@ impl World {
             .next(&Standing {
                 live: live.map_or(Live::Nothing, |live| live.live(number)),
                 ends: &ends,
-                usable: &standing(|s| s == Health::Up),
+                fractions: &fractions,
                 leaving: &leaving,
                 serves: &plan::serving(live, number, &ends, &serves),
                 clean: match &self.learned {

@@ -1,4 +1,5 @@
-//! The backends' servers: nginx for HTTP, and a UDP server that answers with its name.
+//! The backends' servers: nginx for HTTP, another HTTP server that turns slow, flaky or mute when
+//! told to, and a UDP server that answers with its name.
 
 use std::{
     fs,
@@ -20,6 +21,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_mins(1);
 
 const UDP_ECHO: &str = include_str!("../clients/udp_echo.py");
+const MOODY: &str = include_str!("../clients/moody.py");
 
 /// Whether nginx writes a line for every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,4 +205,97 @@ impl<'bed> UdpEcho<'bed> {
     pub fn kill(&mut self) {
         self.process.kill();
     }
+}
+
+/// How a [`Moody`] server answers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mood {
+    /// How long it takes.
+    pub delay: Duration,
+    /// Which part of its answers is a 500.
+    pub fails: f64,
+    /// Whether it accepts connections and never answers.
+    pub mute: bool,
+}
+
+impl Mood {
+    /// It answers well, after so long.
+    pub const fn after(delay: Duration) -> Self {
+        Self {
+            delay,
+            fails: 0.0,
+            mute: false,
+        }
+    }
+}
+
+/// An HTTP server on port 80 of a backend that answers every request with the backend's name, as
+/// its mood is.
+#[derive(Debug)]
+pub struct Moody<'bed> {
+    bed: &'bed Topology,
+    host: &'bed Host,
+    _process: Process,
+}
+
+impl<'bed> Moody<'bed> {
+    /// Starts it on a backend and waits until it listens.
+    ///
+    /// # Errors
+    ///
+    /// Where python3 is not installed, or the port cannot be bound.
+    pub fn start(bed: &'bed Topology, host: &'bed Host, mood: Mood) -> Result<Self> {
+        let script = bed.dir().write("moody.py", MOODY)?;
+        let file = |suffix: &str| bed.dir().path().join(format!("{}-{suffix}", host.name));
+        set_mood(bed, host, mood)?;
+        let mut python: Command = host.namespace.command_at(&tool("python3")?);
+        python.arg("-I").arg(script).args(["--name", &host.name]);
+        python.arg("--mood").arg(file("mood.json"));
+        python.arg("--ready").arg(file("moody.ready"));
+        let name = format!("the moody server on {}", host.name);
+        let mut process = Process::start_logged(&name, &mut python, &file("moody.log"))?;
+        wait::until(format_args!("{name} to listen"), PATIENCE, || {
+            process.check_running()?;
+            fs::metadata(file("moody.ready"))
+                .context("it does not listen yet")
+                .map(drop)
+        })?;
+        Ok(Self {
+            bed,
+            host,
+            _process: process,
+        })
+    }
+
+    /// Starts one on every backend of a bed, in their order.
+    ///
+    /// # Errors
+    ///
+    /// As [`Moody::start`].
+    pub fn start_all(bed: &'bed Topology, mood: Mood) -> Result<Vec<Self>> {
+        let start = |host| Self::start(bed, host, mood);
+        bed.backends.iter().map(start).collect()
+    }
+
+    /// Changes its mood from the next request on.
+    ///
+    /// # Errors
+    ///
+    /// Where the file cannot be written.
+    pub fn turn(&self, mood: Mood) -> Result<()> {
+        set_mood(self.bed, self.host, mood)
+    }
+}
+
+/// Writes a server's mood in one go, so that it reads all or nothing of it.
+fn set_mood(bed: &Topology, host: &Host, mood: Mood) -> Result<()> {
+    let json = format!(
+        "{{ \"delay\": {}, \"fails\": {}, \"mute\": {} }}",
+        mood.delay.as_secs_f64(),
+        mood.fails,
+        mood.mute
+    );
+    let made = bed.dir().write(&format!("{}-mood.new", host.name), &json)?;
+    let place = bed.dir().path().join(format!("{}-mood.json", host.name));
+    fs::rename(&made, &place).with_context(|| format!("cannot write {}", place.display()))
 }

@@ -38,7 +38,7 @@ fn a_running_system_and_its_file_are_audited() {
     let _servers = Web::start_all(&bed).unwrap();
     let config = bed.config_head() + &bed.web_service("web", VIP4);
     let mut daemon = Daemon::start(&bed, &config).unwrap();
-    let sound = vec!["L25 warning web".to_owned()];
+    let sound = vec!["L25 warning web".to_owned(), "L31 info web".to_owned()];
     assert_eq!(audit(&bed, &[]), (0, sound.clone()));
     assert_eq!(audit(&bed, &["--fail-on", "warning"]), (1, sound.clone()));
 
@@ -57,6 +57,7 @@ fn a_running_system_and_its_file_are_audited() {
                 "L4 error web".to_owned(),
                 "L25 warning web".to_owned(),
                 "L28 warning web b1".to_owned(),
+                "L31 info web".to_owned(),
             ]
         )
     );

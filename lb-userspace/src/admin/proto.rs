@@ -139,6 +139,15 @@ pub struct Service {
     pub serving: usize,
     /// Whether the load is spread as intended.
     pub evenness: Evenness,
+    /// Which part of the backends is up, where that is so little that all are used (`panic`).
+    #[serde(default)]
+    pub panic: Option<String>,
+    /// Why the fleet is taken for bad as a whole, so that nobody is demoted.
+    #[serde(default)]
+    pub fleet_degraded: Option<String>,
+    /// How long nobody is demoted, because a demotion did harm.
+    #[serde(default)]
+    pub demotions_frozen_s: Option<f64>,
     /// What is remembered of its flows.
     #[serde(default)]
     pub remembered: Remembered,
@@ -206,6 +215,15 @@ pub struct Backend {
     pub address: IpAddr,
     /// Its configured weight.
     pub weight: u16,
+    /// Which part of that is in force, after probes, demotion and slow start.
+    #[serde(default)]
+    pub weight_in_force: Option<f64>,
+    /// How it performs; absent where nobody looks.
+    #[serde(default)]
+    pub performance: Option<Performance>,
+    /// In how long it will have its whole weight, while it starts slowly.
+    #[serde(default)]
+    pub full_in_s: Option<f64>,
     /// What it was declared to take, where it was.
     pub capacity: Option<u32>,
     /// `up`, `down`, `unknown` (not probed yet) or `unchecked` (no check is configured).
@@ -238,6 +256,30 @@ pub struct Backend {
     pub byte_rate: f64,
     /// New TCP connections a second.
     pub new_flow_rate: f64,
+}
+
+/// How a backend performs beside its peers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Performance {
+    /// `well`; `suspect` (evidence gathers); `spared` (it underperforms and keeps its weight);
+    /// `demoted`; `returning` (it is well again, and gets its weight back in steps).
+    pub state: String,
+    /// Which part of its weight the demotion leaves it: 1, 0.5, 0.25, 0.125 or 0.
+    pub part: f64,
+    /// What is held against it, in words.
+    pub reason: Option<String>,
+    /// Why it keeps its weight nevertheless, in words.
+    pub spared: Option<String>,
+    /// Its latency over the last seconds.
+    pub latency_ms: Option<f64>,
+    /// The median of its peers' latencies.
+    pub peers_ms: Option<f64>,
+    /// How many times as slow as its peers it is.
+    pub ratio: Option<f64>,
+    /// The evidence against it, as a part of what it is demoted by.
+    pub evidence: f64,
+    /// In how long it may get weight back at the earliest, where it lacks some.
+    pub next_rise_s: Option<f64>,
 }
 
 /// The outcome of a probe.

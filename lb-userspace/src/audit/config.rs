@@ -35,6 +35,7 @@ pub fn judge(config: &Config, local: &[IpNet]) -> Vec<Finding> {
             ring(service),
             spare(service),
             check(service),
+            ejection(service),
             addresses(config, service, local),
             path(service),
         ];
@@ -230,6 +231,31 @@ fn check(service: &Service) -> Vec<Finding> {
                 format!("set {word} = 2 or more"),
             ));
         }
+    }
+    findings
+}
+
+/// L15 and L31: whether all may be taken out, and how backends come back.
+fn ejection(service: &Service) -> Vec<Finding> {
+    let options = &service.options;
+    let mut findings = Vec::new();
+    if options.panic_below.fraction() <= 0.0 {
+        findings.push(Finding::new(
+            "L15",
+            Level::Error,
+            "panic is off",
+            "when most backends fail their checks, the rest get all of the load, and fail too",
+            "leave panic_below at 0.5",
+        ));
+    }
+    if service.health.is_some() && options.slow_start.is_none() {
+        findings.push(Finding::new(
+            "L31",
+            Level::Info,
+            "a backend that comes back gets its whole share at once",
+            "one with cold caches fails again under it",
+            "set slow_start = \"30s\"",
+        ));
     }
     findings
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Finding, Level, percent};
 use crate::{
-    admin::proto::{Service as Live, Status},
+    admin::proto::{self, Service as Live, Status},
     doctor::finding::{Finding as Seen, Level as Bad},
     model::{Backend, Config, Service},
     stats::evenness::{Deviation, table_reference},
@@ -95,12 +95,17 @@ fn shares(live: &Live) -> Vec<Finding> {
             "see 'evenkeel status' for why each is out",
         )];
     }
-    let in_ring = |out: &Option<String>, weight| if out.is_none() { weight } else { 0 };
     let backends = &live.backends;
-    let weights: Vec<u16> = backends
-        .iter()
-        .map(|b| in_ring(&b.out_of_ring, b.weight))
-        .collect();
+    // Millionths: what ladder and slow start leave is a fraction.
+    let in_force = |backend: &proto::Backend| {
+        let weight = backend.weight_in_force.unwrap_or(backend.weight.into());
+        if backend.out_of_ring.is_none() {
+            (weight * 1e6).round() as u64
+        } else {
+            0
+        }
+    };
+    let weights: Vec<u64> = backends.iter().map(in_force).collect();
     let slots: Vec<u32> = backends.iter().map(|b| b.slots).collect();
     let total: u32 = slots.iter().sum();
     let off = table_reference(&weights, &slots, total as usize);

@@ -25,33 +25,10 @@
 //! each anchor in the same order. Alone among equals, ten small steps move the same slots as one
 //! large one; [`overlay`] says what others that are down or in part add to that.
 
-use crate::balance::maglev::{Member, mix, quotas};
-
-/// How much of a member's weight is in force: a fixed-point number from zero to one, in steps of
-/// 1/65,536.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Fraction(u32);
-
-impl Fraction {
-    /// Not usable: the member gets no slot.
-    pub const NONE: Self = Self(0);
-    /// The whole weight.
-    pub const FULL: Self = Self(65_536);
-
-    /// Takes a number of 65,536th parts; `None` above 65,536.
-    pub const fn new(parts: u32) -> Option<Self> {
-        if parts <= Self::FULL.0 {
-            Some(Self(parts))
-        } else {
-            None
-        }
-    }
-
-    /// The number of 65,536th parts.
-    pub const fn parts(self) -> u32 {
-        self.0
-    }
-}
+use crate::{
+    balance::maglev::{Member, mix, quotas},
+    model::Fraction,
+};
 
 /// Adapts the ring `base` to the `fractions` of its members' weights that are in force.
 ///
@@ -110,7 +87,7 @@ pub fn overlay(base: &[u16], members: &[Member], fractions: &[Fraction]) -> Opti
         .map(|(weight, &fraction)| if fraction == most { weight } else { 0 })
         .collect();
     let effective: Vec<u64> = weighted()
-        .map(|(weight, fraction)| weight * u64::from(fraction.0))
+        .map(|(weight, fraction)| weight * u64::from(fraction.parts()))
         .collect();
 
     let owned = counts(base, members.len());
@@ -313,7 +290,7 @@ mod tests {
         let base = built(256, &members);
         assert_eq!(overlay(&base, &members, &[UP, DOWN, DOWN]), None);
         assert!(
-            laid(&base, &members, &[UP, DOWN, Fraction(1)])
+            laid(&base, &members, &[UP, DOWN, Fraction::new(1).unwrap()])
                 .iter()
                 .all(|&owner| owner == 2)
         );

@@ -6,11 +6,10 @@ use crate::{
     balance::{
         image::Image,
         maglev::{self, Member, TooFewSlots},
-        overlay::{self, Fraction},
-        size,
+        overlay, size,
         transition::{self, Live, Next, Present},
     },
-    model::{RingSize, RingSlots, Service},
+    model::{Fraction, RingSize, RingSlots, Service},
 };
 
 /// A service's base ring, made once from its configuration.
@@ -57,23 +56,13 @@ impl Base {
         self.slots
     }
 
-    /// The ring while only some of the backends are usable, by the backends' indices in the
-    /// configuration; `None` where none of those that are has any weight.
+    /// The ring while only these parts of the backends' weights are in force, in the order of the
+    /// configuration; `None` where none of them has any weight left.
     ///
     /// # Panics
-    /// Where `usable` has not one entry for each backend.
-    pub fn owners(&self, usable: &[bool]) -> Option<Box<[u16]>> {
-        let fractions: Vec<Fraction> = usable
-            .iter()
-            .map(|&usable| {
-                if usable {
-                    Fraction::FULL
-                } else {
-                    Fraction::NONE
-                }
-            })
-            .collect();
-        overlay::overlay(self.ring.as_deref()?, &self.members, &fractions)
+    /// Where `fractions` has not one entry for each backend.
+    pub fn owners(&self, fractions: &[Fraction]) -> Option<Box<[u16]>> {
+        overlay::overlay(self.ring.as_deref()?, &self.members, fractions)
     }
 }
 
@@ -84,8 +73,8 @@ pub struct Standing<'a> {
     pub live: Live<'a>,
     /// The numbers of the configured backends, in their order.
     pub ends: &'a [u16],
-    /// Which of these take new flows.
-    pub usable: &'a [bool],
+    /// How much of each one's weight is in force.
+    pub fractions: &'a [Fraction],
     /// The numbers of backends that were removed and may still have flows.
     pub leaving: &'a [u16],
     /// Whether flows that are an endpoint's may go on, by number.
@@ -104,10 +93,17 @@ impl Base {
         let serves = |end: u16| serves(standing.serves, end);
         // A backend that only fails its probes is better than none.
         let failing = || {
-            let failing: Vec<bool> = standing.ends.iter().map(|&end| serves(end)).collect();
+            let whole = |&end: &u16| {
+                if serves(end) {
+                    Fraction::FULL
+                } else {
+                    Fraction::NONE
+                }
+            };
+            let failing: Vec<Fraction> = standing.ends.iter().map(whole).collect();
             self.owners(&failing)
         };
-        if let Some(owners) = self.owners(standing.usable).or_else(failing) {
+        if let Some(owners) = self.owners(standing.fractions).or_else(failing) {
             let number = |&owner: &u16| standing.ends[usize::from(owner)];
             return Some(owners.iter().map(number).collect());
         }

@@ -3,6 +3,7 @@
 use std::{fmt::Write, path::PathBuf};
 
 use clap::Args;
+use humantime::format_duration;
 
 use super::{
     Answer, CONFIG_FILE,
@@ -12,8 +13,8 @@ use crate::{
     audit,
     config::{self, LoadError},
     model::{
-        Backend, Config, Fragments, HealthCheck, Mode, OnDown, Protocol, Service, Spread, Tunnel,
-        UdpFlows,
+        Backend, Config, Ejection, Fragments, HealthCheck, Mode, OnDown, Part, Protocol, Service,
+        Spread, Tunnel, UdpFlows,
     },
 };
 
@@ -180,7 +181,32 @@ fn options(service: &Service) -> Vec<String> {
     if options.on_down == OnDown::Keep {
         out.push("flows stay with a backend that is down".to_owned());
     }
+    if let Some(length) = options.slow_start {
+        out.push(format!("slow start over {}", format_duration(length)));
+    }
+    match options.panic_below {
+        Part::HALF => {}
+        Part::NONE => out.push("never in panic".to_owned()),
+        below => {
+            let below = below.fraction() * 100.0;
+            out.push(format!("all are used where fewer than {below} % are up"));
+        }
+    }
+    if options.ejection != Ejection::default() {
+        out.push(describe_ejection(&options.ejection));
+    }
     out
+}
+
+fn describe_ejection(ejection: &Ejection) -> String {
+    format!(
+        "underperformers: {}, from {}x and {} % failures, up to {} % of the weight, for {}",
+        ejection.underperformers,
+        ejection.slow.ratio(),
+        ejection.errors.fraction() * 100.0,
+        ejection.budget.fraction() * 100.0,
+        format_duration(ejection.hold),
+    )
 }
 
 /// What a backend has beside its weight.
@@ -313,6 +339,12 @@ mod tests {
                     }),
                     fragments: Fragments::Refuse(Fate::Pass),
                     on_down: OnDown::Keep,
+                    slow_start: Some(Duration::from_secs(30)),
+                    panic_below: Part::NONE,
+                    ejection: Ejection {
+                        hold: Duration::from_mins(2),
+                        ..Ejection::default()
+                    },
                     ..Options::default()
                 },
                 health: Some(HealthCheck {
@@ -339,7 +371,7 @@ snat from     10.0.0.100, ports 1024-33791
 remembers     up to 65536 new and 262144 established flows; for 10m after a change
 
 web  tcp 198.51.100.10:80, snat, 4096 slots, drop packets while no backend is usable
-  spread by source address; prefixes: 1 allowed, 0 denied, others denied; 10 new connections a second from each source, 20 at once; pass fragments; flows stay with a backend that is down
+  spread by source address; prefixes: 1 allowed, 0 denied, others denied; 10 new connections a second from each source, 20 at once; pass fragments; flows stay with a backend that is down; slow start over 30s; never in panic; underperformers: demote, from 2x and 1 % failures, up to 34 % of the weight, for 2m
   tcp check of port 80 every 1s, time-out 500ms; up after 2 passed, down after 3 failed
   b1      10.0.0.1  weight 3, 75.0 % of the load, port 8080
   old-b2  10.0.0.2  weight 1, 25.0 % of the load

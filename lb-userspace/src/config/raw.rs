@@ -400,6 +400,15 @@ table! {
         quic: Leaf<Table<Quic>>,
         /// How the backends are probed. Without it all count as healthy.
         health: Leaf<Table<Health>>,
+        /// How long a backend that is new or comes back takes to reach its whole weight. Default:
+        /// no time.
+        slow_start: Leaf<String>,
+        /// Where a smaller part of the backends is up, all that are not drained are used; 0 never
+        /// does. Default: 0.5.
+        #[schemars(range(min = 0.0, max = 1.0), extend("default" = 0.5))]
+        panic_below: Leaf<f64>,
+        /// What is done about backends that answer and underperform.
+        ejection: Leaf<Table<Ejection>>,
         /// The servers.
         #[schemars(length(min = 1))]
         backends: Tables<Backend>,
@@ -462,6 +471,32 @@ table! {
         status: Leaf<Vec<NumberOr<StatusRange>>>,
         /// `http`: text that the first 64 KiB of the body must contain.
         body: Leaf<String>,
+    }
+}
+
+table! {
+    /// When a backend underperforms, and what is done about it.
+    Ejection {
+        /// `demote` lowers its weight until it is well, `alert` tells of it, `off` does not look.
+        /// Default: `demote`.
+        #[schemars(extend("enum" = ["demote", "alert", "off"], "default" = "demote"))]
+        underperformers: Leaf<String>,
+        /// How many times as slow as its peers a backend is that must be found. Default: 2.0.
+        #[schemars(range(min = 1.5, max = 10.0), extend("default" = 2.0))]
+        slow: Leaf<f64>,
+        /// The part of failures that must be found. Default: 0.01.
+        #[schemars(range(min = 0.001, max = 0.5), extend("default" = 0.01))]
+        errors: Leaf<f64>,
+        /// Latencies below this count as this. Default: `2ms`.
+        #[schemars(extend("default" = "2ms"))]
+        latency_floor: Leaf<String>,
+        /// The most of the service's weight that may be missing for a backend to be demoted.
+        /// Default: 0.34.
+        #[schemars(range(min = 0.01, max = 0.5), extend("default" = 0.34))]
+        budget: Leaf<f64>,
+        /// How long a demotion lasts at least. Default: `1m`.
+        #[schemars(extend("default" = "1m"))]
+        hold: Leaf<String>,
     }
 }
 

@@ -1,7 +1,9 @@
 mod services;
 
+use std::time::Duration;
+
 use super::*;
-use crate::model::{ProbeKind, RingSize, ServicePort};
+use crate::model::{Ejection, Part, ProbeKind, RingSize, ServicePort};
 
 const EXAMPLE: &str = include_str!("../../../docs/evenkeel.toml");
 
@@ -32,6 +34,11 @@ fn the_annotated_example_says_what_it_says() {
     };
     assert_eq!(http.status, [200..=299, 304..=304]);
     assert_eq!(config.services[0].backends[0].weight.number(), 2);
+    // What the example says of defaults is what they are.
+    let options = &config.services[0].options;
+    assert_eq!(options.ejection, Ejection::default());
+    assert_eq!(options.panic_below, Part::HALF);
+    assert_eq!(options.slow_start, Some(Duration::from_secs(30)));
     assert_eq!(&*config.services[2].backends[0].name, "2001:db8:1::11");
 }
 

@@ -70,6 +70,7 @@ fn keys(table: &[String]) -> &'static [&'static str] {
         ["services", _, "new_connections_per_source"] => raw::ConnectionLimit::KEYS,
         ["services", _, "quic"] => raw::Quic::KEYS,
         ["services", _, "health"] => raw::Health::KEYS,
+        ["services", _, "ejection"] => raw::Ejection::KEYS,
         ["services", _, "backends", _] => raw::Backend::KEYS,
         _ => raw::Config::KEYS,
     }

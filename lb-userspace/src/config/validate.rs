@@ -1,6 +1,7 @@
 //! From the file as it is written to a configuration that can be trusted.
 
 mod backends;
+mod ejection;
 mod field;
 mod health;
 mod options;

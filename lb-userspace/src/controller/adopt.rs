@@ -53,3 +53,11 @@ pub(super) fn health(
         None => Health::Unknown,
     }
 }
+
+/// Whether packets of a service go to anybody.
+pub(super) fn serves(live: Option<&Image>, numbers: &Numbers, service: &Service) -> bool {
+    live.is_some_and(|live| {
+        let number = numbers.service(&service.key);
+        number.is_some_and(|number| live.ring_of(number).is_some())
+    })
+}

@@ -123,12 +123,11 @@ fn differing<T: PartialEq>(own: &[T], other: &[T]) -> usize {
 pub(super) fn judge(
     service: &Service,
     state: &ServiceState,
-    in_ring: &[bool],
     drifted: Option<(u64, &str)>,
     start: Start,
 ) -> proto::Evenness {
     let mut findings: Vec<proto::Finding> = drifted.map(drift_finding).into_iter().collect();
-    findings.extend(table_findings(service, state, in_ring, start));
+    findings.extend(table_findings(service, state, start));
     findings.extend(config_findings(service, start));
     findings.extend(flow_findings(service, &state.load));
     findings.sort_by_key(rank);
@@ -194,22 +193,19 @@ fn exact_finding(
     }
 }
 
-/// The intended table against the weights of the backends in it.
-fn table_findings(
-    service: &Service,
-    state: &ServiceState,
-    in_ring: &[bool],
-    start: Start,
-) -> Vec<proto::Finding> {
-    if !in_ring.contains(&true) {
-        return Vec::new();
-    }
-    let weights: Vec<u16> = service
+/// The intended table against what is in force of the backends' weights.
+fn table_findings(service: &Service, state: &ServiceState, start: Start) -> Vec<proto::Finding> {
+    let weights: Vec<u64> = service
         .backends
         .iter()
-        .zip(in_ring)
-        .map(|(backend, &usable)| if usable { backend.weight.number() } else { 0 })
+        .enumerate()
+        .map(|(n, backend)| {
+            u64::from(backend.weight.number()) * u64::from(state.watched.fraction(n).parts())
+        })
         .collect();
+    if weights.iter().all(|&weight| weight == 0) {
+        return Vec::new();
+    }
     evenness::table_reference(&weights, &state.slots, state.base.size().count())
         .iter()
         .map(|at| {

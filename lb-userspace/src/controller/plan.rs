@@ -12,7 +12,7 @@ use crate::{
         plan::{self, Standing},
         transition::{self, Live, Next},
     },
-    model::{Mode, OnDown, Protocol, Service},
+    model::{Backend, Fraction, Mode, OnDown, Protocol, Service},
 };
 
 impl State {
@@ -40,14 +40,14 @@ impl State {
         now: Now,
     ) -> ServicePlan<'a> {
         let backends = 0..state.backends.len();
-        let usable: Vec<bool> = backends
+        let fractions: Vec<Fraction> = backends
             .clone()
-            .map(|n| self.out_of_ring(service, state, n).is_none())
+            .map(|n| state.watched.fraction(n))
             .collect();
         let serves: Vec<bool> = backends
             .map(|n| self.keeps_flows(service, state, n))
             .collect();
-        let next = self.next_slots(service, state, &usable, &serves, now);
+        let next = self.next_slots(service, state, &fractions, &serves, now);
         let ways = service
             .backends
             .iter()
@@ -66,7 +66,7 @@ impl State {
         &self,
         service: &Service,
         state: &ServiceState,
-        usable: &[bool],
+        fractions: &[Fraction],
         serves: &[bool],
         now: Now,
     ) -> Option<Next> {
@@ -77,7 +77,7 @@ impl State {
         let standing = Standing {
             live: self.live(number),
             ends: &ends,
-            usable,
+            fractions,
             leaving: &leaving,
             serves: &plan::serving(self.image.as_ref(), number, &ends, serves),
             clean: learned.map_or(&[], |learned| &learned.services[usize::from(number)].clean),
@@ -137,7 +137,9 @@ impl State {
         let known = self.ways.contains_key(&service.backends[backend].address);
         let was_up =
             seen.is_healthy() || service.options.on_down == OnDown::Keep && seen.is_known();
-        known && was_up
+        // In panic the probes are not believed.
+        let in_panic = state.watched.panics() && service.backends[backend].weight.number() > 0;
+        known && (was_up || in_panic)
     }
 
     /// Why a backend is not in the ring; `None` where it is.
@@ -150,13 +152,23 @@ impl State {
         let (configured, seen) = (&service.backends[backend], &state.backends[backend]);
         if configured.weight.number() == 0 {
             Some("weight 0".to_owned())
-        } else if !seen.is_healthy() {
+        } else if !seen.is_healthy() && !state.watched.panics() {
             let detail = seen
                 .last_probe
                 .as_ref()
                 .map_or("not probed yet", |probe| &probe.detail);
             Some(format!("down: {detail}"))
-        } else if let Some(way) = self.ways.get(&configured.address) {
+        } else if let Some(why) = self.unreachable(service, configured) {
+            Some(why)
+        } else {
+            let out = state.watched.fraction(backend) == Fraction::NONE;
+            out.then(|| "demoted".to_owned())
+        }
+    }
+
+    /// Why no packets can be sent to a backend; `None` where they can.
+    pub(super) fn unreachable(&self, service: &Service, configured: &Backend) -> Option<String> {
+        if let Some(way) = self.ways.get(&configured.address) {
             let tunnel = &self.config.tunnel;
             let lost = service.mode.tunnels() && !has_source(configured.address, way, tunnel);
             lost.then(|| {

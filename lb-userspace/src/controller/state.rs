@@ -12,7 +12,10 @@ use log::{debug, error, info, log, warn};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Error, Identity, Now, addresses, adopt, evenness, load::Load, status, sweep::Sweeper};
+use super::{
+    Error, Identity, Now, addresses, adopt, evenness, health::Watched, load::Load, status,
+    sweep::Sweeper,
+};
 use crate::{
     admin::proto,
     balance::{
@@ -27,6 +30,8 @@ use crate::{
     },
     health::{
         driver::Report,
+        event::What,
+        slow_start::SlowStart,
         state::{Machine, State as Health},
     },
     journal::{Condition, Event, Journal, Kind, Level},
@@ -42,6 +47,9 @@ pub(super) struct BackendState {
     pub(super) probed: bool,
     pub(super) health_since_ms: u64,
     pub(super) last_probe: Option<proto::Probe>,
+    /// Whether it joins a service that is live, and has not come up yet.
+    pub(super) is_new: bool,
+    pub(super) start: SlowStart,
 }
 
 impl BackendState {
@@ -66,6 +74,7 @@ pub(super) struct ServiceState {
     /// Slots of the published ring, by backend; all zero without one.
     pub(super) slots: Vec<u32>,
     pub(super) load: Load,
+    pub(super) watched: Watched,
 }
 
 /// The last comparison of the kernel's tables with the intended ones.
@@ -80,7 +89,7 @@ pub(super) struct Verification {
 pub(super) struct State {
     pub(super) config: Config,
     identity: Identity,
-    started: Now,
+    pub(super) started: Now,
     pub(super) kernel: Kernel,
     attached: Option<Vec<Attached>>,
     pub(super) numbers: Numbers,
@@ -100,7 +109,7 @@ pub(super) struct State {
     journal: Journal,
     /// Why the last publication was refused, as it was told.
     refused: Option<String>,
-    now: Now,
+    pub(super) now: Now,
     pub(super) sweeper: Sweeper,
     /// What the last pass of the sweeper found out.
     pub(super) learned: Option<Learned>,
@@ -142,14 +151,18 @@ impl State {
             let backends = service
                 .backends
                 .iter()
-                .map(|backend| BackendState {
-                    machine: service.health.as_ref().map(|check| {
-                        let live = image.as_ref();
-                        Machine::new(check, adopt::health(live, &numbers, service, backend))
-                    }),
-                    probed: false,
-                    health_since_ms: now.unix_ms,
-                    last_probe: None,
+                .map(|backend| {
+                    let live = image.as_ref();
+                    let known = adopt::health(live, &numbers, service, backend);
+                    let check = service.health.as_ref();
+                    BackendState {
+                        machine: check.map(|check| Machine::new(check, known)),
+                        probed: false,
+                        health_since_ms: now.unix_ms,
+                        last_probe: None,
+                        is_new: known == Health::Unknown && adopt::serves(live, &numbers, service),
+                        start: SlowStart::Over,
+                    }
                 })
                 .collect();
             services.push(ServiceState {
@@ -157,6 +170,7 @@ impl State {
                 backends,
                 slots: vec![0; service.backends.len()],
                 load: Load::new(service.backends.len(), config.services.len()),
+                watched: Watched::new(service),
             });
         }
         if let Some(image) = &image {
@@ -254,6 +268,11 @@ impl State {
         !self.waiting
     }
 
+    /// Whether a first answer of some backend is waited for.
+    pub(super) const fn waiting_for_all(&self) -> bool {
+        self.waiting
+    }
+
     /// Goes on with what is known.
     pub(super) fn stop_waiting(&mut self) {
         warn!("starting without a first answer about every backend and the way to it");
@@ -265,6 +284,7 @@ impl State {
         let Some((service, backend)) = self.find(report) else {
             return;
         };
+        self.note_performance(service, backend, report);
         let name = format!("{}/{}", report.service, report.backend);
         let state = &mut self.services[service].backends[backend];
         state.probed = true;
@@ -287,23 +307,13 @@ impl State {
             return;
         };
         state.health_since_ms = at_ms;
-        let (now, level) = match transition.to {
-            Health::Up => ("up", Level::Info),
-            _ => ("down", Level::Warning),
+        self.news.add(format!("{name} is {}", transition.to));
+        let what = What::Turned {
+            to: transition.to,
+            reason: transition.reason,
+            detail,
         };
-        self.news.add(format!("{name} is {now}"));
-        let message = format!("{name} is {now}: {}, {detail}", transition.reason);
-        let event = self
-            .event(Kind::Health, level, message)
-            .service(&report.service)
-            .backend(&report.backend)
-            .detail(json!({
-                "to": now,
-                "reason": transition.reason.to_string(),
-                "probe": detail,
-                "took_ms": report.outcome.took.as_secs_f64() * 1000.0,
-            }));
-        self.tell(Event { at_ms, ..event });
+        self.turned(service, backend, (report.at, at_ms), what);
     }
 
     fn find(&self, report: &Report) -> Option<(usize, usize)> {
@@ -360,6 +370,7 @@ impl State {
         if self.news.is_empty() {
             return Ok(false);
         }
+        self.renew_force(now);
         let next = self.plan(now);
         if self
             .image
@@ -421,7 +432,7 @@ impl State {
     }
 
     /// Something that happened just now.
-    fn event(&self, kind: Kind, level: Level, message: String) -> Event {
+    pub(super) fn event(&self, kind: Kind, level: Level, message: String) -> Event {
         Event {
             generation: self.generation(),
             ..Event::of_controller(self.now.unix_ms, kind, level, message)
@@ -514,6 +525,8 @@ impl State {
             self.news.add("the window of a transition is over");
         }
         self.begin_sweep(now);
+        self.judge_performance(now);
+        self.renew_force(now);
         let elapsed = now.instant.saturating_duration_since(self.started.instant);
         let mut events = Vec::new();
         for (service, state) in self.config.services.iter().zip(&mut self.services) {
@@ -660,10 +673,13 @@ impl State {
             .map(|n| {
                 let hop = self.hops.hops.get(&service.backends[n].address);
                 let hop: Option<&NextHop> = hop.and_then(|hop| hop.as_ref().ok());
-                status::backend(service, state, n, self.out_of_ring(service, state, n), hop)
+                let out = self.out_of_ring(service, state, n);
+                let mut shown = status::backend(service, state, n, out, hop);
+                self.show_performance(service, state, n, &mut shown);
+                shown
             })
             .collect();
-        status::service(
+        let mut shown = status::service(
             service,
             state,
             backends,
@@ -672,7 +688,9 @@ impl State {
                 at_ms: self.started.unix_ms,
             },
             self.remembered_status(service),
-        )
+        );
+        self.show_guards(state, &mut shown);
+        shown
     }
 }
 
@@ -749,6 +767,15 @@ impl News {
 
     fn is_empty(&self) -> bool {
         self.whys.is_empty()
+    }
+
+    /// Whether something was told of this already.
+    pub(super) fn tells_of(&self, name: &str) -> bool {
+        let about = |why: &String| {
+            why.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(' '))
+        };
+        self.whys.iter().any(about)
     }
 
     fn whys(&self) -> Vec<String> {

@@ -55,6 +55,9 @@ pub(super) fn backend(
         name: configured.name.to_string(),
         address: configured.address,
         weight: configured.weight.number(),
+        weight_in_force: None,
+        performance: None,
+        full_in_s: None,
         capacity: configured.capacity.map(std::num::NonZero::get),
         health: health.to_owned(),
         health_since_ms: seen.health_since_ms,
@@ -88,7 +91,6 @@ pub(super) fn service(
     start: Start,
     remembered: proto::Remembered,
 ) -> proto::Service {
-    let in_ring: Vec<bool> = backends.iter().map(|b| b.out_of_ring.is_none()).collect();
     let prefix = format!("{}: ", service.name);
     let drifted = verification.and_then(|seen| {
         let own = seen
@@ -110,7 +112,10 @@ pub(super) fn service(
         ring_slots: state.base.size().count() as u32,
         on_empty: service.on_empty.to_string(),
         serving: backends.iter().filter(|backend| backend.slots > 0).count(),
-        evenness: evenness::judge(service, state, &in_ring, drifted, start),
+        evenness: evenness::judge(service, state, drifted, start),
+        panic: None,
+        fleet_degraded: None,
+        demotions_frozen_s: None,
         remembered,
         syn_flood: state.load.floods.flood().map(|flood| proto::SynFlood {
             since_ms: state.load.flood_since_ms,

@@ -1,11 +1,13 @@
 //! What a service may ask for beyond its mode.
 
-use std::{fmt, num::NonZeroU32};
+use std::{fmt, num::NonZeroU32, time::Duration};
 
 use ipnet::IpNet;
 
-/// What a service may ask for beyond its mode; the default asks for nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+use super::{Ejection, Part};
+
+/// What a service may ask for beyond its mode; the default is what holds where nothing is said.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Whether UDP flows are remembered.
     pub udp: UdpFlows,
@@ -21,6 +23,31 @@ pub struct Options {
     pub quic: Option<Quic>,
     /// What becomes of a backend's flows when its checks fail.
     pub on_down: OnDown,
+    /// How long a backend that is new or comes back takes to reach its whole weight; `None` gives
+    /// it at once.
+    pub slow_start: Option<Duration>,
+    /// Where a smaller part of the backends is up than this, all are used: better one that may
+    /// answer than too much for those that do. [`Part::NONE`] never does.
+    pub panic_below: Part,
+    /// What is done about backends that answer and underperform.
+    pub ejection: Ejection,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            udp: UdpFlows::default(),
+            spread: Spread::default(),
+            sources: None,
+            limit: None,
+            fragments: Fragments::default(),
+            quic: None,
+            on_down: OnDown::default(),
+            slow_start: None,
+            panic_below: Part::HALF,
+            ejection: Ejection::default(),
+        }
+    }
 }
 
 /// Whether the flows of a UDP service are remembered.

@@ -42,8 +42,8 @@ use lb_userspace::{
     },
     dataplane::{DataPlane as _, OBJECT, kernel::Kernel},
     model::{
-        Backend, DataPlaneConfig, Evenness, Mode, OnEmpty, Options, Protocol, RingSize, RingSlots,
-        Service, ServiceKey, ServicePort, Tracking, Weight, XdpMode,
+        Backend, DataPlaneConfig, Evenness, Fraction, Mode, OnEmpty, Options, Protocol, RingSize,
+        RingSlots, Service, ServiceKey, ServicePort, Tracking, Weight, XdpMode,
     },
 };
 use rustix::{
@@ -153,7 +153,7 @@ pub(crate) fn plan(service: &Service, numbers: &Numbers) -> ServicePlan<'static>
         let number = numbers.endpoint(&service.key, backend.address);
         Some(way(u32::from(number.expect("a number"))))
     });
-    let owners = base.owners(&vec![true; service.backends.len()]);
+    let owners = base.owners(&vec![Fraction::FULL; service.backends.len()]);
     ServicePlan::steady(service, numbers, owners.as_deref(), ways.collect())
 }
 

@@ -20,7 +20,7 @@ fn audited(service: &str, health: &str, backends: &[&str]) -> Vec<Finding> {
 }
 
 /// What is beyond reproach, but for the way of its check.
-const SERVICE: &str = "vip = \"198.51.100.10\"\nport = 80\nmode = \"nat\"";
+const SERVICE: &str = "vip = \"198.51.100.10\"\nport = 80\nmode = \"nat\"\nslow_start = \"30s\"";
 const HEALTH: &str = "[services.health]\ntype = \"http\"\npath = \"/\"";
 
 fn rules(findings: &[Finding]) -> Vec<String> {
@@ -59,6 +59,8 @@ fn each_rule_finds_its_fault() {
     let health = |more: &str| format!("{HEALTH}\n{more}");
     let equal: &[&str] = &["", "", ""];
     let slots = format!("{SERVICE}\nring_slots = 256");
+    let fearless = format!("{SERVICE}\npanic_below = 0.0");
+    let at_once = SERVICE.replace("slow_start", "# slow_start");
     let dsr = SERVICE.replace("nat", "dsr");
     let own = SERVICE.replace("198.51.100.10", "192.0.2.1");
     let inside = SERVICE.replace("198.51.100.10", "10.0.0.99");
@@ -108,8 +110,10 @@ fn each_rule_finds_its_fault() {
         ),
         (&slots, HEALTH, equal, &["L6 warning"]),
         (SERVICE, HEALTH, &[""], &["L8 error"]),
+        (&fearless, HEALTH, equal, &["L15 error"]),
+        (&at_once, HEALTH, equal, &["L31 info"]),
         (SERVICE, HEALTH, &["", "", "weight = 0"], &["L8 warning"]),
-        (SERVICE, "", equal, &["L9 error"]),
+        (&at_once, "", equal, &["L9 error"]),
         (
             SERVICE,
             "[services.health]\ntype = \"tcp\"",

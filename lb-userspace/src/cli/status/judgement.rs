@@ -14,6 +14,12 @@ pub(super) fn reasons(status: &Status) -> Vec<String> {
         } else if service.evenness.verdict == Verdict::Skewed {
             reasons.push(format!("{} is skewed", service.name));
         }
+        if service.panic.is_some() {
+            reasons.push(format!("{} is in panic", service.name));
+        }
+        if service.fleet_degraded.is_some() {
+            reasons.push(format!("the fleet of {} is degraded", service.name));
+        }
         if service.syn_flood.is_some() {
             reasons.push(format!("{} is under a SYN flood", service.name));
         }

@@ -189,6 +189,7 @@ fn describe(service: &Service, now: u64, page: &mut Page) {
         };
         page.text(2, Tone::Bad, &format!("no usable backend: {fate}"));
     }
+    guards(service, page);
     let evenness = &service.evenness;
     let (tone, verdict) = match evenness.verdict {
         Verdict::Even => (Tone::Good, "even"),
@@ -230,8 +231,14 @@ fn describe(service: &Service, now: u64, page: &mut Page) {
     page.lines
         .extend(table::lines(&service.backends, now, page.view));
     for backend in &service.backends {
-        if let Some(reason) = &backend.out_of_ring {
-            page.text(2, Tone::Bad, &out_of_ring(backend, reason, now));
+        match (&backend.out_of_ring, performance(backend)) {
+            (Some(reason), None) => page.text(2, Tone::Bad, &out_of_ring(backend, reason, now)),
+            (_, Some(text)) => page.text(2, Tone::Doubtful, &text),
+            (None, None) => {}
+        }
+        if let Some(seconds) = backend.full_in_s {
+            let text = format!("{} starts slowly: whole in {seconds:.0} s", backend.name);
+            page.text(2, Tone::Quiet, &text);
         }
     }
     if let Some(exits) = exits(&service.exits) {
@@ -285,6 +292,44 @@ fn describe_finding(finding: &Finding, now: u64, page: &mut Page) {
             finding.message
         ),
     );
+}
+
+/// What holds of a service as a whole while something is wrong.
+fn guards(service: &Service, page: &mut Page) {
+    if let Some(why) = &service.panic {
+        let text = format!("PANIC: {why}; all that are not drained are used");
+        page.text(2, Tone::Bad, &text);
+    }
+    if let Some(why) = &service.fleet_degraded {
+        page.text(
+            2,
+            Tone::Bad,
+            &format!("fleet degraded: {why}; nobody is demoted"),
+        );
+    }
+    if let Some(seconds) = service.demotions_frozen_s {
+        let text = format!("a demotion did harm: none follows for {seconds:.0} s");
+        page.text(2, Tone::Doubtful, &text);
+    }
+}
+
+/// What is held against a backend, and what becomes of it; `None` where nothing is.
+fn performance(backend: &Backend) -> Option<String> {
+    let seen = backend.performance.as_ref()?;
+    if matches!(seen.state.as_str(), "well" | "suspect") {
+        return None;
+    }
+    let reason = seen.reason.as_deref().unwrap_or("it underperforms");
+    let next = match (&seen.spared, seen.next_rise_s) {
+        (Some(why), _) => format!("; it keeps its weight: {why}"),
+        (None, Some(seconds)) => format!("; more in {seconds:.0} s if it is well"),
+        (None, None) => String::new(),
+    };
+    let share = percent(seen.part);
+    Some(format!(
+        "{} is {}, with {share} of its weight: {reason}{next}",
+        backend.name, seen.state
+    ))
 }
 
 fn out_of_ring(backend: &Backend, reason: &str, now: u64) -> String {

@@ -1,11 +1,11 @@
 //! Modes and options of services, and the tables that they share.
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 use super::*;
 use crate::model::{
-    Config, Evenness, Fate, Fragments, Mode, OnDown, PortRange, Service, Spread, Tracking, Tunnel,
-    UdpFlows,
+    Config, Ejection, Evenness, Fate, Fragments, Mode, OnDown, Part, PortRange, Service, Slowness,
+    Spread, Tracking, Tunnel, UdpFlows, Underperformers,
 };
 
 /// A file with these tables in front of a service with these lines and these backends.
@@ -124,6 +124,96 @@ fn options_are_what_they_say() {
     );
     assert_eq!(of.backends[0].port.unwrap().get(), 8080);
     assert_eq!(of.options, crate::model::Options::default());
+}
+
+/// The lines of a service with a check.
+fn checked(lines: &str) -> String {
+    format!("{TCP}{lines}\nhealth = {{ type = \"tcp\" }}")
+}
+
+#[test]
+fn what_is_done_about_underperformers_is_as_it_says() {
+    let of = service(
+        &checked(
+            "slow_start = \"1m\"\npanic_below = 0.0\nejection = { underperformers = \"alert\", \
+             slow = 3.0, errors = 0.05, latency_floor = \"50us\", budget = 0.2, hold = \"2m\" }",
+        ),
+        BACKEND,
+    );
+    assert_eq!(of.options.slow_start, Some(Duration::from_mins(1)));
+    assert_eq!(of.options.panic_below, Part::NONE);
+    let expected = Ejection {
+        underperformers: Underperformers::Tell,
+        slow: Slowness::new(3.0).unwrap(),
+        errors: Part::new(0.05).unwrap(),
+        floor: Duration::from_micros(50),
+        budget: Part::new(0.2).unwrap(),
+        hold: Duration::from_mins(2),
+    };
+    assert_eq!(of.options.ejection, expected);
+
+    let of = service(&checked(""), BACKEND);
+    assert_eq!(of.options.slow_start, None);
+    assert_eq!(of.options.ejection, Ejection::default());
+}
+
+#[test]
+fn each_mistake_about_underperformers_is_named_at_its_place() {
+    for (line, key, problem, remedy) in [
+        ("slow_start = \"1ms\"", "slow_start", "1ms", "from 1s to 1h"),
+        ("panic_below = 1.5", "panic_below", "is 1.5", "from 0"),
+        ("ejection = 7", "ejection", "", "ejection = {"),
+        (
+            "ejection = { underperformers = \"kill\" }",
+            "ejection.underperformers",
+            "is \"kill\"",
+            "\"alert\"",
+        ),
+        (
+            "ejection = { slow = 1.0 }",
+            "ejection.slow",
+            "is 1",
+            "from 1.5",
+        ),
+        (
+            "ejection = { errors = 0.0 }",
+            "ejection.errors",
+            "is 0",
+            "from 0.001",
+        ),
+        (
+            "ejection = { budget = 0.9 }",
+            "ejection.budget",
+            "is 0.9",
+            "to 0.5",
+        ),
+        (
+            "ejection = { latency_floor = \"1h\" }",
+            "ejection.latency_floor",
+            "1h",
+            "to 10s",
+        ),
+        (
+            "ejection = { hold = \"1s\" }",
+            "ejection.hold",
+            "1s",
+            "from 20s",
+        ),
+    ] {
+        let text = file("", &checked(line), &[BACKEND]);
+        let key = format!("services[0].{key}");
+        assert_found(&text, line, &key, problem, remedy);
+    }
+    for line in [
+        "slow_start = \"1m\"",
+        "panic_below = 0.3",
+        "ejection = { slow = 3.0 }",
+    ] {
+        let text = file("", &format!("{TCP}{line}"), &[BACKEND]);
+        let key = line.split(' ').next().unwrap();
+        let key = format!("services[0].{key}");
+        assert_found(&text, line, &key, "check", "add [services.health]");
+    }
 }
 
 #[test]

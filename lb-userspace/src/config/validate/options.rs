@@ -5,6 +5,7 @@ use std::{num::NonZeroU32, ops::Range};
 use ipnet::IpNet;
 
 use super::{
+    ejection,
     field::{Fields, place},
     seen::{Seen, family},
     service::Known,
@@ -40,7 +41,13 @@ pub(super) fn check(
         OnDown::Rehash,
         &[("rehash", OnDown::Rehash), ("keep", OnDown::Keep)],
     );
+    let slow_start = ejection::slow_start(raw, fields);
+    let panic_below = ejection::panic_below(raw, fields);
+    let ejection = ejection::check(raw, fields);
     Some(Options {
+        slow_start: slow_start?,
+        panic_below: panic_below?,
+        ejection: ejection?,
         udp: udp?,
         spread: spread?,
         sources: sources?,
@@ -266,7 +273,7 @@ fn quic(raw: &raw::Service, fields: &mut Fields<'_, '_>, known: &Known) -> Optio
     clippy::option_option,
     reason = "wrong, missing and there are three things"
 )]
-fn table<'a, T>(
+pub(super) fn table<'a, T>(
     leaf: &'a Leaf<Table<T>>,
     key: &str,
     example: &str,

@@ -64,26 +64,26 @@ pub fn config_reference(weights: &[u16], capacities: Option<&[u32]>) -> Vec<Devi
 /// Which backends own another number of slots than their weight asks for, by more than 2 % of it
 /// and more than 1.5 slots (class *table*).
 ///
-/// `weights` are the effective ones: zero for a backend that is down. Where all are zero no slot
-/// should be owned.
+/// `weights` are those in force, in any unit: zero for a backend that is down. Where all are zero no
+/// slot should be owned.
 ///
 /// # Panics
 ///
 /// If there is not one number of slots for every weight.
-pub fn table_reference(weights: &[u16], slot_counts: &[u32], slots: usize) -> Vec<Deviation> {
+pub fn table_reference(weights: &[u64], slot_counts: &[u32], slots: usize) -> Vec<Deviation> {
     assert_eq!(
         weights.len(),
         slot_counts.len(),
         "a number of slots for every weight"
     );
     let slots = slots as f64;
-    let weight_sum: f64 = weights.iter().copied().map(f64::from).sum::<f64>().max(1.0);
+    let weight_sum = (weights.iter().sum::<u64>() as f64).max(1.0);
     weights
         .iter()
         .zip(slot_counts)
         .enumerate()
         .filter_map(|(backend, (&weight, &owned))| {
-            let expected = f64::from(weight) / weight_sum;
+            let expected = weight as f64 / weight_sum;
             let off = (f64::from(owned) - expected * slots).abs();
             let tolerance = (TABLE_TOLERANCE * expected * slots).max(TABLE_TOLERANCE_SLOTS);
             let actual = f64::from(owned) / slots;

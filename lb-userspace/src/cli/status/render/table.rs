@@ -18,6 +18,7 @@ enum Column {
     Address,
     Health,
     Probe,
+    Latency,
     Weight,
     Intended,
     Observed,
@@ -29,11 +30,12 @@ enum Column {
 }
 
 impl Column {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Name,
         Self::Address,
         Self::Health,
         Self::Probe,
+        Self::Latency,
         Self::Weight,
         Self::Intended,
         Self::Observed,
@@ -45,9 +47,10 @@ impl Column {
     ];
     /// What is left out where there is no room, the least important first. What remains answers
     /// 'is the load even, and who serves?'.
-    const EXPENDABLE: [Self; 7] = [
+    const EXPENDABLE: [Self; 8] = [
         Self::NextHop,
         Self::Probe,
+        Self::Latency,
         Self::Packets,
         Self::Bits,
         Self::Weight,
@@ -61,6 +64,7 @@ impl Column {
             Self::Address => "address",
             Self::Health => "health",
             Self::Probe => "last probe",
+            Self::Latency => "ms/peers",
             Self::Weight => "weight",
             Self::Intended => "intended",
             Self::Observed => "observed",
@@ -90,7 +94,19 @@ impl Column {
                 || "-".to_owned(),
                 |probe| format!("{} in {:.1} ms", probe.detail, probe.took_ms),
             ),
-            Self::Weight => backend.weight.to_string(),
+            Self::Latency => {
+                let seen = backend.performance.as_ref();
+                seen.map_or_else(
+                    || "-".to_owned(),
+                    |seen| latency(seen.latency_ms, seen.peers_ms),
+                )
+            }
+            Self::Weight => match backend.weight_in_force {
+                Some(force) if is_reduced(backend) => {
+                    format!("{} of {}", short(force), backend.weight)
+                }
+                _ => backend.weight.to_string(),
+            },
             Self::Intended => percent(backend.intended_share),
             Self::Observed => backend
                 .observed_share
@@ -116,14 +132,31 @@ impl Column {
             (Self::Health, "up") => Tone::Good,
             (Self::Health, "down") => Tone::Bad,
             (Self::Health, _) => Tone::Doubtful,
+            (Self::Weight, "up") if is_reduced(backend) => Tone::Doubtful,
             _ => Tone::Usual,
         }
     }
 }
 
+/// Whether a backend that is up has only a part of its weight.
+fn is_reduced(backend: &Backend) -> bool {
+    let whole = f64::from(backend.weight);
+    backend.health == "up" && backend.weight_in_force.is_some_and(|force| force < whole)
+}
+
+/// Writes `12.3/4.0`: a backend's latency and that of its peers.
+fn latency(own: Option<f64>, peers: Option<f64>) -> String {
+    let millis =
+        |millis: Option<f64>| millis.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"));
+    format!("{}/{}", millis(own), millis(peers))
+}
+
 /// The table's lines, indented by two, as wide as the view at most if that is at all possible.
 pub(super) fn lines(backends: &[Backend], now: u64, view: View) -> Vec<String> {
     let mut columns = Column::ALL.to_vec();
+    if backends.iter().all(|backend| backend.performance.is_none()) {
+        columns.retain(|column| *column != Column::Latency);
+    }
     let mut expendable = Column::EXPENDABLE.iter();
     let mut table = table(&columns, backends, now, view);
     if let Some(width) = view.width {

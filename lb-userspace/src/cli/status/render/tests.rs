@@ -1,4 +1,5 @@
 use super::*;
+use crate::admin::proto::Performance;
 
 /// The status whose pictures are `80.txt` and `140.txt`.
 fn fixture() -> Status {
@@ -174,4 +175,42 @@ fn remembered_flows_and_floods_are_told() {
         "{text}"
     );
     assert!(text.contains("is under a SYN flood"), "{text}");
+}
+
+#[test]
+fn a_demoted_backend_is_shown_with_its_reason_and_what_comes_next() {
+    let mut status = fixture();
+    let service = &mut status.services[0];
+    service.panic = Some("1 of 3 backends are up".to_owned());
+    service.fleet_degraded = Some("2 of 3 backends are slow or fail".to_owned());
+    service.demotions_frozen_s = Some(299.7);
+    let backend = &mut service.backends[1];
+    (backend.weight, backend.weight_in_force) = (4, Some(1.0));
+    backend.full_in_s = Some(12.0);
+    backend.performance = Some(Performance {
+        state: "demoted".to_owned(),
+        part: 0.25,
+        reason: Some("slow: 31 ms where its peers take 10 ms, 3.1x over 24 s".to_owned()),
+        spared: None,
+        latency_ms: Some(31.04),
+        peers_ms: Some(10.0),
+        ratio: Some(3.1),
+        evidence: 1.0,
+        next_rise_s: Some(60.0),
+    });
+    let text = render(&status, PLAIN);
+    for words in [
+        "PANIC: 1 of 3 backends are up; all that are not drained are used",
+        "fleet degraded: 2 of 3 backends are slow or fail; nobody is demoted",
+        "none follows for 300 s",
+        "b2 is demoted, with 25.0 % of its weight: slow: 31 ms where its peers take 10 ms, 3.1x \
+         over 24 s; more in 60 s if it is well",
+        "b2 starts slowly: whole in 12 s",
+        "ms/peers",
+        "31.0/10.0",
+        "1.0 of 4",
+        "wrong: web is skewed; web is in panic; the fleet of web is degraded",
+    ] {
+        assert!(text.contains(words), "{words}:\n{text}");
+    }
 }

@@ -1,0 +1,377 @@
+//! From what probes find to what is in force of each backend's weight, and what there is to tell.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{
+    Now,
+    state::{BackendState, ServiceState, State},
+};
+use crate::{
+    admin::proto,
+    health::{
+        driver::Report,
+        event::{Cause, Event as Happened, Severity, What},
+        force::{Force, Overruled, View},
+        outlier::{Monitor, Rung, Settings, Sight, Standing},
+        slow_start::SlowStart,
+        state::{State as Health, Verdict},
+    },
+    journal::{Event, Kind, Level},
+    model::{Fraction, Service, Underperformers},
+};
+
+/// What is watched and in force of one service.
+pub(super) struct Watched {
+    /// Looks for underperformers; `None` where nobody does.
+    pub(super) monitor: Option<Monitor>,
+    pub(super) force: Force,
+}
+
+impl Watched {
+    pub(super) fn new(service: &Service) -> Self {
+        let ejection = &service.options.ejection;
+        let looks = ejection.underperformers != Underperformers::Ignore;
+        let check = service.health.as_ref().filter(|_| looks);
+        Self {
+            monitor: check.map(|check| {
+                let settings = Settings::new(ejection, check.interval);
+                Monitor::new(settings, service.backends.len())
+            }),
+            force: Force::default(),
+        }
+    }
+
+    /// What is in force of a backend's weight.
+    pub(super) fn fraction(&self, backend: usize) -> Fraction {
+        let fractions = &self.force.fractions;
+        fractions.get(backend).copied().unwrap_or(Fraction::NONE)
+    }
+
+    pub(super) fn panics(&self) -> bool {
+        self.force.overruled == Overruled::Probes
+    }
+
+    fn rung(&self, backend: usize) -> Rung {
+        let monitor = self.monitor.as_ref();
+        monitor.map_or(Rung::Full, |monitor| monitor.rung(backend))
+    }
+}
+
+impl State {
+    /// The time since the start, which the pure parts count by.
+    fn elapsed(&self, now: std::time::Instant) -> Duration {
+        now.saturating_duration_since(self.started.instant)
+    }
+
+    /// Tells what happened to a service or a backend.
+    fn announce(&self, service: usize, backend: Option<usize>, at_ms: u64, what: What) {
+        let service = &self.config.services[service];
+        let happened = Happened {
+            at_ms,
+            service: service.name.clone(),
+            backend: backend.map(|n| service.backends[n].name.clone()),
+            what,
+        };
+        let level = match happened.severity() {
+            Severity::Info => Level::Info,
+            Severity::Warning => Level::Warning,
+            Severity::Page => Level::Error,
+        };
+        let kind = match happened.what {
+            What::Turned { .. } => Kind::Health,
+            _ => Kind::Performance,
+        };
+        let event = self
+            .event(kind, level, happened.to_string())
+            .service(&happened.service)
+            .detail(detail(&happened.what));
+        self.tell(Event {
+            at_ms,
+            backend: happened.backend.map(|name| name.to_string()),
+            ..event
+        });
+    }
+
+    /// Hands what a probe found to the monitor.
+    pub(super) fn note_performance(&mut self, service: usize, backend: usize, report: &Report) {
+        let at = self.elapsed(report.at);
+        let state = &mut self.services[service];
+        let up = state.backends[backend].is_healthy();
+        let Some(monitor) = &mut state.watched.monitor else {
+            return;
+        };
+        match report.outcome.verdict() {
+            Some(Verdict::Pass) => monitor.answered(backend, at, report.outcome.took),
+            // Of one that is down it is known that it fails.
+            Some(Verdict::Fail) if up => monitor.failed(backend, at),
+            Some(Verdict::Fail) | None => {}
+        }
+    }
+
+    /// Takes note of a backend whose probes changed its state.
+    pub(super) fn turned(
+        &mut self,
+        service: usize,
+        backend: usize,
+        (at, at_ms): (std::time::Instant, u64),
+        what: What,
+    ) {
+        let began = self.elapsed(at);
+        let length = self.config.services[service].options.slow_start;
+        let joins = !self.waiting_for_all();
+        let seen = &mut self.services[service].backends[backend];
+        let came_back = matches!(what, What::Turned { to: Health::Up, .. });
+        let is_new = std::mem::take(&mut seen.is_new);
+        // At a start all of them come up; that is no return.
+        let starts = came_back && (joins || is_new);
+        seen.start = if starts && length.is_some() {
+            SlowStart::Since(began)
+        } else {
+            SlowStart::Over
+        };
+        self.announce(service, Some(backend), at_ms, what);
+        if let (true, Some(length)) = (starts, length) {
+            let (part, _) = SlowStart::Since(began).part(began, length);
+            let what = What::StartedSlowly {
+                part,
+                full_in: length,
+            };
+            self.announce(service, Some(backend), at_ms, what);
+        }
+    }
+
+    /// Judges the backends' performance.
+    pub(super) fn judge_performance(&mut self, now: Now) {
+        let elapsed = self.elapsed(now.instant);
+        let mut happened = Vec::new();
+        for (n, (service, state)) in self
+            .config
+            .services
+            .iter()
+            .zip(&mut self.services)
+            .enumerate()
+        {
+            let standing: Vec<Standing> = service
+                .backends
+                .iter()
+                .zip(&state.backends)
+                .map(|(backend, seen)| Standing {
+                    weight: backend.weight.number(),
+                    up: seen.is_healthy(),
+                })
+                .collect();
+            if let Some(monitor) = &mut state.watched.monitor {
+                happened.extend(
+                    monitor
+                        .tick(elapsed, &standing)
+                        .into_iter()
+                        .map(|one| (n, one)),
+                );
+            }
+        }
+        for (service, (backend, what)) in happened {
+            self.announce(service, backend, now.unix_ms, what);
+        }
+    }
+
+    /// Renews what is in force of each backend's weight.
+    pub(super) fn renew_force(&mut self, now: Now) {
+        // Backends that were not asked yet are not down.
+        if self.waiting_for_all() {
+            return;
+        }
+        let elapsed = self.elapsed(now.instant);
+        for n in 0..self.services.len() {
+            let (service, state) = (&self.config.services[n], &self.services[n]);
+            let views: Vec<View> = (0..state.backends.len())
+                .map(|backend| self.view(service, state, backend, elapsed))
+                .collect();
+            let force = Force::of(&views, service.options.panic_below);
+            let before = std::mem::replace(&mut self.services[n].watched.force, force);
+            let after = &self.services[n].watched.force;
+            if before == *after {
+                continue;
+            }
+            for (n, backend) in service.backends.iter().enumerate() {
+                let name = format!("{}/{}", service.name, backend.name);
+                let (had, has) = (before.fractions.get(n), after.fractions[n]);
+                if had != Some(&has) && !self.news.tells_of(&name) {
+                    self.news.add(format!("{name} has {has} of its weight"));
+                }
+            }
+            let (was, is) = (before.overruled, after.overruled);
+            let pool = || views.iter().filter(|view| view.weight > 0);
+            let (up, of) = (pool().filter(|view| view.up).count(), pool().count());
+            let ended = match (was, is) {
+                _ if was == is => None,
+                (Overruled::Probes, _) => Some(What::PanicEnded { up, of }),
+                (Overruled::Degrees, Overruled::Nobody) => Some(What::DegreesCount),
+                _ => None,
+            };
+            let began = match is {
+                _ if was == is => None,
+                Overruled::Probes => Some(What::PanicBegan { up, of }),
+                Overruled::Degrees => Some(What::DegreesOverruled),
+                Overruled::Nobody => None,
+            };
+            for what in ended.into_iter().chain(began) {
+                self.announce(n, None, now.unix_ms, what);
+            }
+        }
+    }
+
+    fn view(
+        &self,
+        service: &Service,
+        state: &ServiceState,
+        backend: usize,
+        elapsed: Duration,
+    ) -> View {
+        let configured = &service.backends[backend];
+        let (start, _) = starting(service, &state.backends[backend], elapsed);
+        View {
+            weight: configured.weight.number(),
+            up: state.backends[backend].is_healthy(),
+            reachable: self.unreachable(service, configured).is_none(),
+            part: state.watched.rung(backend).fraction().min(start),
+        }
+    }
+
+    /// A backend's weight and performance, for the status.
+    pub(super) fn show_performance(
+        &self,
+        service: &Service,
+        state: &ServiceState,
+        n: usize,
+        shown: &mut proto::Backend,
+    ) {
+        let elapsed = self.elapsed(self.now.instant);
+        let fraction = state.watched.fraction(n);
+        shown.weight_in_force = Some(f64::from(shown.weight) * fraction.number());
+        let (_, left) = starting(service, &state.backends[n], elapsed);
+        shown.full_in_s = left.map(|left| left.as_secs_f64());
+        shown.performance = state
+            .watched
+            .monitor
+            .as_ref()
+            .map(|monitor| performance(&monitor.sight(n, elapsed)));
+    }
+
+    /// What a service's status says of panic, the fleet, and a freeze.
+    pub(super) fn show_guards(&self, state: &ServiceState, shown: &mut proto::Service) {
+        let elapsed = self.elapsed(self.now.instant);
+        if state.watched.panics() {
+            let pool = || shown.backends.iter().filter(|backend| backend.weight > 0);
+            let up = pool().filter(|backend| backend.health == "up").count();
+            shown.panic = Some(format!("{up} of {} backends are up", pool().count()));
+        }
+        if let Some(monitor) = &state.watched.monitor {
+            shown.fleet_degraded = monitor.degraded().map(|why| why.to_string());
+            let frozen = monitor.frozen_for(elapsed);
+            shown.demotions_frozen_s = frozen.map(|left| left.as_secs_f64());
+        }
+    }
+}
+
+/// Which part of its weight a slow start leaves a backend, and in how long it has all of it.
+fn starting(
+    service: &Service,
+    seen: &BackendState,
+    elapsed: Duration,
+) -> (Fraction, Option<Duration>) {
+    match service.options.slow_start {
+        Some(length) => seen.start.part(elapsed, length),
+        None => (Fraction::FULL, None),
+    }
+}
+
+fn performance(sight: &Sight) -> proto::Performance {
+    let millis = |latency: Option<Duration>| latency.map(|latency| latency.as_secs_f64() * 1e3);
+    let state = if sight.rung < Rung::Full {
+        if sight.is_well {
+            "returning"
+        } else {
+            "demoted"
+        }
+    } else if sight.spared.is_some() {
+        "spared"
+    } else if sight.evidence >= 0.5 {
+        "suspect"
+    } else {
+        "well"
+    };
+    proto::Performance {
+        state: state.to_owned(),
+        part: sight.rung.fraction().number(),
+        reason: sight.cause.map(|cause| cause.to_string()),
+        spared: sight.spared.map(|why| why.to_string()),
+        latency_ms: millis(sight.latency),
+        peers_ms: millis(sight.peers),
+        ratio: sight.ratio,
+        evidence: sight.evidence,
+        next_rise_s: sight.next_rise.map(|left| left.as_secs_f64()),
+    }
+}
+
+/// What happened, for programs.
+fn detail(what: &What) -> Value {
+    match what {
+        What::Turned { to, reason, detail } => json!({
+            "to": to.to_string(), "reason": reason.to_string(), "probe": detail,
+        }),
+        What::Demoted {
+            from,
+            to,
+            cause,
+            hold,
+        } => json!({
+            "what": "demoted", "from": from.fraction().number(), "to": to.fraction().number(),
+            "cause": of_cause(cause), "hold_s": hold.as_secs(),
+        }),
+        What::Spared { cause, why } => json!({
+            "what": "spared", "cause": of_cause(cause), "why": why.to_string(),
+        }),
+        What::Improved => json!({ "what": "improved" }),
+        What::Raised { to, next } => json!({
+            "what": "raised", "to": to.fraction().number(), "next_s": next.as_secs(),
+        }),
+        What::Restored => json!({ "what": "restored" }),
+        What::Reverted {
+            to,
+            rise,
+            frozen_for,
+        } => json!({
+            "what": "reverted", "to": to.fraction().number(), "rise": rise,
+            "frozen_for_s": frozen_for.as_secs(),
+        }),
+        What::FleetDegraded(why) => json!({ "what": "fleet-degraded", "why": why.to_string() }),
+        What::FleetRecovered => json!({ "what": "fleet-recovered" }),
+        What::PanicBegan { up, of } => json!({ "what": "panic-began", "up": up, "of": of }),
+        What::PanicEnded { up, of } => json!({ "what": "panic-ended", "up": up, "of": of }),
+        What::DegreesOverruled => json!({ "what": "degrees-overruled" }),
+        What::DegreesCount => json!({ "what": "degrees-count" }),
+        What::StartedSlowly { part, full_in } => json!({
+            "what": "started-slowly", "part": part.number(), "full_in_s": full_in.as_secs(),
+        }),
+    }
+}
+
+fn of_cause(cause: &Cause) -> Value {
+    let ms = |latency: &Duration| latency.as_secs_f64() * 1e3;
+    match cause {
+        Cause::Slow {
+            latency,
+            peers,
+            ratio,
+            over,
+        } => json!({
+            "name": cause.name(), "latency_ms": ms(latency), "peers_ms": ms(peers),
+            "ratio": ratio, "over_s": over.as_secs(),
+        }),
+        Cause::Failing { failed, of, over } => json!({
+            "name": cause.name(), "failed": failed, "of": of, "over_s": over.as_secs(),
+        }),
+    }
+}
