@@ -150,6 +150,15 @@ impl Job {
     /// It is addressed to no VIP; it may be a reply of a backend.
     pub const NO_PLACE: u32 = u32::MAX;
 
+    /// Its flow, to look up in the tables of flows.
+    ///
+    /// A copy, which lies on the stack: up to Linux 6.1 the kernel takes no key from behind a
+    /// pointer in the arguments of a global function, which is where the job lies.
+    #[inline(always)]
+    pub const fn key(&self) -> Flow {
+        self.flow
+    }
+
     /// Notes what is known once the ports have been read.
     #[inline(always)]
     pub fn note(&mut self, parsed: &Parsed, hash: u64, place: u32) {

@@ -59,7 +59,7 @@ impl<'a, const EACH: bool> Frame<'a, EACH> {
 
 /// A number of which the compiler knows nothing.
 #[inline(always)]
-fn opaque(number: usize) -> usize {
+pub(crate) fn opaque(number: usize) -> usize {
     #[cfg(target_arch = "bpf")]
     let number = {
         let mut number = number;

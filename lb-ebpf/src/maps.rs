@@ -1,6 +1,6 @@
 //! The maps, as the decision sees them. All map pointers live here.
 
-use core::mem::offset_of;
+use core::mem::{MaybeUninit, offset_of};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -26,6 +26,8 @@ use lb_common::{
     verdict::Reason,
     wire::tcp,
 };
+
+use crate::frame::opaque;
 
 /// The one pointer that a publication swaps.
 ///
@@ -315,11 +317,26 @@ const FORWARDING_DISABLED: i64 = 5;
 /// `BPF_F_CURRENT_NETNS` of linux/bpf.h.
 const THIS_NAMESPACE: u64 = u64::MAX;
 
+// What the kernel's answer comes to.
+const OVER: usize = 0;
+const NOWHERE: usize = 1;
+const UNKNOWN: usize = 2;
+
+/// A question to the kernel's routes, as words.
+type Lookup = [u64; size_of::<bindings::bpf_fib_lookup>() / 8];
+
 impl Routes for Kernel<'_> {
     #[inline(always)]
     fn route(&self, family: u8, source: &Address, destination: &Address, ingress: u32) -> Route {
+        let mut lookup: MaybeUninit<Lookup> = MaybeUninit::uninit();
+        let words = lookup.as_mut_ptr().cast::<u64>();
+        // Written out, or the compiler would call a function that goes byte by byte.
+        for word in 0..const { size_of::<Lookup>() / 8 } {
+            // SAFETY: one of its words.
+            unsafe { words.add(word).write_volatile(0) };
+        }
         // SAFETY: integers, and arrays of them, for which zero is valid.
-        let mut lookup: bindings::bpf_fib_lookup = unsafe { core::mem::zeroed() };
+        let lookup = unsafe { &mut *words.cast::<bindings::bpf_fib_lookup>() };
         lookup.ifindex = ingress;
         if family == flow::V4 {
             lookup.family = INET;
@@ -334,13 +351,21 @@ impl Routes for Kernel<'_> {
         let answer = unsafe {
             bpf_fib_lookup(
                 self.0.as_ptr(),
-                &raw mut lookup,
+                &raw mut *lookup,
                 const { size_of::<bindings::bpf_fib_lookup>() as u8 }.into(),
                 0,
             )
         };
-        match answer {
-            0 => {
+        // Numbers of its own for the three, which the compiler must not take for the answer itself:
+        // up to Linux 6.2 the verifier does not note that an answer is not zero, and then misses
+        // the way that only a zero comes with.
+        let kind = match answer {
+            0 => opaque(OVER),
+            NOT_FORWARDED | FORWARDING_DISABLED => opaque(NOWHERE),
+            _ => opaque(UNKNOWN),
+        };
+        match kind {
+            OVER => {
                 // Two bytes at a time, and not to be merged: the verifier takes no word from the
                 // stack that is not aligned.
                 let half = |mac: &[u8; 6], at: usize| {
@@ -359,7 +384,7 @@ impl Routes for Kernel<'_> {
                     ],
                 }
             }
-            NOT_FORWARDED | FORWARDING_DISABLED => Route::Nowhere,
+            NOWHERE => Route::Nowhere,
             _ => Route::Unknown,
         }
     }

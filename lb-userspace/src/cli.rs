@@ -3,9 +3,12 @@
 //! Every command ends with one of three codes: 0, it did what it was asked; 1, it looked and the
 //! answer is no; 2, it could not do what it was asked, wrong usage included.
 
+mod audit;
 mod check;
 mod decap;
 mod doctor;
+mod events;
+mod note;
 mod output;
 mod run;
 mod schema;
@@ -16,7 +19,7 @@ use std::{io, process::ExitCode, sync::LazyLock};
 
 use clap::{Parser, Subcommand};
 
-use crate::causes::with_causes;
+use crate::{causes::with_causes, model::State};
 
 /// The version with the git revision that it was built from, as in `0.1.0 (4f2c1d09)`.
 pub static VERSION: LazyLock<String> = LazyLock::new(|| {
@@ -28,6 +31,9 @@ pub static VERSION: LazyLock<String> = LazyLock::new(|| {
 const CONFIG_FILE: &str = "/etc/evenkeel/evenkeel.toml";
 /// Where the controller answers, unless named.
 const ADMIN_SOCKET: &str = "/run/evenkeel/evenkeel.sock";
+
+/// Where the controller keeps its journal, unless named.
+const STATE_DIRECTORY: &str = State::DIRECTORY;
 
 /// Evenkeel, a layer-4 load balancer in XDP that says when the load is not even, and why
 ///
@@ -47,6 +53,8 @@ First steps:
   sudo evenkeel doctor              is the host fit for it?
   sudo evenkeel run                 load the tables, probe, watch; Ctrl-C ends the controller only
   sudo evenkeel status --watch      who serves, and is the load even?
+  sudo evenkeel audit               what is wrong, or will go wrong?
+  sudo evenkeel events --since 1h   what happened, and why
   sudo evenkeel unload              take everything out of the kernel again
 
 The configuration is at /etc/evenkeel/evenkeel.toml unless a command is told another place;
@@ -54,13 +62,15 @@ The configuration is at /etc/evenkeel/evenkeel.toml unless a command is told ano
 
 Exit codes of all commands:
   0  done
-  1  looked, and the answer is no (check: not valid; doctor, status --check: something is wrong;
+  1  looked, and the answer is no (check: not valid; audit, doctor,
+     status --check: something is wrong;
      decap --status: not loaded)
   2  could not be done, or wrong usage
 
 Environment:
   RUST_LOG          what is logged to standard error: error, warn, info (default), debug, trace
   EVENKEEL_SOCKET   the admin socket that 'status' asks
+  EVENKEEL_STATE    the state directory that 'events' and 'note' use
   NO_COLOR          set and not empty: no colours"
 )]
 struct CommandLine {
@@ -74,6 +84,9 @@ enum Command {
     Check(check::Arguments),
     Doctor(doctor::Arguments),
     Status(status::Arguments),
+    Audit(audit::Arguments),
+    Events(events::Arguments),
+    Note(note::Arguments),
     Unload(unload::Arguments),
     Decap(decap::Arguments),
     Schema(schema::Arguments),
@@ -95,6 +108,9 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Audit(arguments) => audit::run(&arguments),
+        Command::Events(arguments) => events::run(&arguments),
+        Command::Note(arguments) => note::run(&arguments),
         Command::Unload(arguments) => unload::run(&arguments),
         Command::Decap(arguments) => decap::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),

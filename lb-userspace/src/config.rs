@@ -13,6 +13,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sha2::{Digest as _, Sha256};
+
 pub use findings::{Finding, Findings};
 
 use crate::{config::findings::Report, model::Config};
@@ -39,11 +41,20 @@ pub enum LoadError {
 /// # Errors
 /// Where it cannot be read or is not valid.
 pub fn load(path: &Path) -> Result<Config, LoadError> {
+    load_with_digest(path).map(|(config, _)| config)
+}
+
+/// The same, with the SHA-256 of the file's text in hexadecimal digits, by which it is known again.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with_digest(path: &Path) -> Result<(Config, String), LoadError> {
     let text = fs::read_to_string(path).map_err(|source| LoadError::Read {
         path: path.to_owned(),
         source,
     })?;
-    parse(&path.display().to_string(), &text).map_err(LoadError::Findings)
+    let config = parse(&path.display().to_string(), &text).map_err(LoadError::Findings)?;
+    Ok((config, hex::encode(Sha256::digest(&text))))
 }
 
 /// Validates a configuration; `file` is its name in the findings.

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use log::{error, info, warn};
+use log::{info, warn};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot, watch},
@@ -37,6 +37,7 @@ use crate::{
         rules,
     },
     health::driver::Driver,
+    journal::Journal,
     model::Config,
     neighbours::watch::Watcher,
 };
@@ -97,6 +98,8 @@ pub struct Identity {
     pub version: String,
     /// The configuration's file.
     pub config_file: PathBuf,
+    /// The SHA-256 of its text.
+    pub config_sha256: String,
 }
 
 /// The present, on both clocks.
@@ -137,7 +140,11 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
     let server = Server::bind(&config.admin)?;
     look(&config).await?;
     let kernel = Kernel::open(&config.data_plane, &config.tracking)?;
-    let mut state = State::new(config, identity, kernel, Now::read())?;
+    let journal = Journal::start(&config.state).map_err(|source| Error::Io {
+        action: "start the journal",
+        source,
+    })?;
+    let mut state = State::new(config, identity, kernel, journal, Now::read())?;
     let (reports_in, mut reports) = mpsc::channel(REPORTS);
     let driver = Driver::spawn(&state.config().services, reports_in);
     let (_watcher, mut hops) = Watcher::spawn(state.addresses());
@@ -164,13 +171,12 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
     let mut sweep = every(SWEEP);
     let deadline =
         tokio::time::Instant::from_std(Now::read().instant) + state.first_round() + PATIENCE;
-    let mut hops_seen = false;
-    loop {
+    let why = loop {
         // A probe that changes nothing is shown with the next tick: thousands come in a second.
         let mut news = false;
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break "SIGTERM",
+            _ = interrupt.recv() => break "SIGINT",
             // Where no backend is probed the channel is closed, and this branch rests.
             Some(report) = reports.recv() => {
                 state.observe(&report);
@@ -183,7 +189,6 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
                 if changed.is_ok() {
                     let latest = hops.borrow_and_update().clone();
                     state.follow(&latest);
-                    hops_seen = true;
                 }
             }
             _ = tick.tick() => {
@@ -197,20 +202,17 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
             }
             () = sleep_until(deadline), if !state.attached() => {
                 state.stop_waiting();
-                hops_seen = true;
             }
         }
-        if hops_seen && state.knows_enough() {
+        if state.knows_enough() {
             // A refused publication leaves the kernel with the tables before; try again with the
             // next event.
             match state.publish(Now::read()) {
                 Ok(looked) => news |= looked,
                 // A start that cannot publish has nothing to attach.
                 Err(e) if !state.attached() => return Err(e),
-                Err(e) => error!(
-                    "tables not published, the kernel goes on with those before: {}",
-                    with_causes(&e)
-                ),
+                // It has been told.
+                Err(_) => {}
             }
             if !state.attached() {
                 state.attach()?;
@@ -220,11 +222,8 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
         if news {
             status_in.send_replace(state.status(Now::read()));
         }
-    }
-    info!(
-        "ending; the kernel goes on forwarding by generation {}",
-        state.generation()
-    );
+    };
+    state.end(Now::read(), why);
     let _ = stop.send(());
     match api.await {
         Ok(Ok(())) => {}

@@ -1,10 +1,12 @@
 //! Evenkeel's controller as a library.
 //!
 //! Layers, from the bottom: [`model`] (data); [`config`], [`health`], [`balance`], [`stats`]
-//! (pure rules: no task, no clock, no kernel); [`dataplane`], [`neighbours`] (input and output);
+//! (pure rules: no task, no clock, no kernel); [`dataplane`], [`neighbours`], [`journal`]
+//! (input and output);
 //! [`controller`], [`admin`] (tasks); [`cli`]. Imports point down only.
 
 pub mod admin;
+pub mod audit;
 pub mod balance;
 pub mod causes;
 pub mod cli;
@@ -13,6 +15,7 @@ pub mod controller;
 pub mod dataplane;
 pub mod doctor;
 pub mod health;
+pub mod journal;
 pub mod model;
 pub mod neighbours;
 pub mod stats;

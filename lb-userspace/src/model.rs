@@ -21,7 +21,7 @@ pub use self::{
         ConnectionLimit, Fate, Fragments, OnDown, Options, Quic, ServerId, ServerIdLength, Sources,
         Spread, UdpFlows,
     },
-    shared::{Evenness, PortRange, Snat, Tracking, Tunnel},
+    shared::{Evenness, PortRange, Snat, State, Tracking, Tunnel},
 };
 
 /// A transport protocol that a service balances.
@@ -379,6 +379,8 @@ pub struct Config {
     pub tunnel: Tunnel,
     /// The memory of flows.
     pub tracking: Tracking,
+    /// What is kept on disk.
+    pub state: State,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
 }

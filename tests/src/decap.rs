@@ -11,8 +11,8 @@ use crate::{
     wait,
 };
 
-/// How long it may take to be attached.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to be attached, on an emulated machine that shares its processor.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A decapsulator on a backend of a bed, which takes tunnels from the balancer's addresses.
 #[derive(Debug)]

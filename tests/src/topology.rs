@@ -131,6 +131,11 @@ impl Seat<'_> {
         self.bed.dir.path().join(format!("{}.sock", self.name))
     }
 
+    /// Where the controller keeps its journal.
+    pub fn state(&self) -> PathBuf {
+        self.bed.dir.path().join(format!("{}-state", self.name))
+    }
+
     /// The controller's configuration, in the bed's folder.
     pub fn config(&self) -> String {
         format!("{}.toml", self.name)
@@ -146,9 +151,11 @@ impl Seat<'_> {
     pub fn config_head(&self) -> String {
         format!(
             "[data_plane]\ninterfaces = [\"{BALANCER_INTERFACE}\"]\nxdp_mode = \"native\"\n\
-             pins = \"{}\"\n\n[admin]\nsocket = \"{}\"\n",
+             pins = \"{}\"\n\n[admin]\nsocket = \"{}\"\n\
+             \n[state]\ndirectory = \"{}\"\n",
             self.pins().display(),
-            self.socket().display()
+            self.socket().display(),
+            self.state().display()
         )
     }
 }
@@ -330,6 +337,11 @@ impl Topology {
     /// Where a controller of this bed answers.
     pub fn socket(&self) -> PathBuf {
         self.seat().socket()
+    }
+
+    /// Where a controller of this bed keeps its journal.
+    pub fn state(&self) -> PathBuf {
+        self.seat().state()
     }
 
     /// The sections of a configuration that say where the data plane and the controller are;

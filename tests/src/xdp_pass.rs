@@ -23,6 +23,9 @@ const ATTACH_XDP: u32 = 37;
 /// `XDP_FLAGS_DRV_MODE`: the driver's own hook, or an error.
 const DRIVER_MODE: u32 = 1 << 2;
 
+/// `BPF_F_XDP_HAS_FRAGS`: it does not mind frames in several buffers, as large MTUs make them.
+const HAS_FRAGS: u32 = 1 << 5;
+
 /// `r0 = 2 (XDP_PASS); exit`, as `struct bpf_insn` lays them out.
 static PROGRAM: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
 
@@ -33,6 +36,11 @@ struct ProgLoad {
     insn_cnt: u32,
     insns: u64,
     license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
 }
 
 /// The beginning of `union bpf_attr` for `BPF_LINK_CREATE`.
@@ -46,7 +54,7 @@ struct LinkCreate {
 
 /// An attached program that passes every frame; it detaches on drop.
 ///
-/// Needs Linux 5.9 (XDP links).
+/// Needs Linux 5.18 (XDP on frames in several buffers).
 #[derive(Debug)]
 pub struct XdpPass {
     _link: OwnedFd,
@@ -67,6 +75,11 @@ impl XdpPass {
                 insn_cnt: PROGRAM.len() as u32,
                 insns: PROGRAM.as_ptr() as u64,
                 license: c"GPL".as_ptr() as u64,
+                log_level: 0,
+                log_size: 0,
+                log_buf: 0,
+                kern_version: 0,
+                prog_flags: HAS_FRAGS,
             };
             let program = bpf(BPF_PROG_LOAD, &load).context("cannot load an XDP program")?;
             let link = LinkCreate {

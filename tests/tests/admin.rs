@@ -10,7 +10,7 @@ use std::{
 
 use lb_userspace::{
     admin::{
-        proto::{Status, Tables, Tracking},
+        proto::{Journal, Status, Tables, Tracking},
         server::Server,
     },
     model::AdminConfig,
@@ -66,6 +66,7 @@ fn status() -> Status {
         started_at_ms: 0,
         now_ms: 0,
         config_file: String::new(),
+        config_sha256: String::new(),
         generation: 1,
         published_at_ms: None,
         interfaces: Vec::new(),
@@ -77,6 +78,7 @@ fn status() -> Status {
         },
         exits: [].into(),
         tracking: Tracking::default(),
+        journal: Journal::default(),
         services: Vec::new(),
     }
 }

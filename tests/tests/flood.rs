@@ -5,7 +5,7 @@
 
 mod ways;
 
-use std::{io, mem, thread, time::Duration};
+use std::{fs, io, mem, thread, time::Duration};
 
 use aya::maps::{HashMap, Map, MapData};
 use evenkeel_tests::{
@@ -138,40 +138,110 @@ fn config(bed: &ways::Bed, weights: [u32; 4]) -> String {
     bed.head() + &bed.topology.service(&service)
 }
 
+/// Waits until each long-lived connection has been used so many more times, about.
+fn rounds(traffic: &mut Traffic<'_>, more: u64) {
+    let all = u64::from(CONNECTIONS);
+    let wanted = (traffic.report().unwrap().kept.ok / all + more) * all;
+    while traffic.report().unwrap().kept.ok < wanted {
+        thread::sleep(Duration::from_millis(500));
+    }
+}
+
+fn load() -> Load {
+    Load {
+        rate: 0,
+        kept: CONNECTIONS,
+        kept_every: Duration::from_secs(10),
+        // The flood takes all that the machine has: packets are lost and sent again.
+        timeout: Duration::from_secs(30),
+        ..Load::new(VIP4, Duration::from_mins(5))
+    }
+}
+
+/// Nothing became of any request but its answer.
+fn nothing_broke(daemon: &Daemon<'_>, traffic: Traffic<'_>) {
+    let outcome = traffic.stop().unwrap();
+    let failures: Vec<_> = outcome.failures().take(20).collect();
+    let log = fs::read_to_string(daemon.log()).unwrap();
+    let errors = &outcome.report.kept.by_error;
+    assert!(failures.is_empty(), "{errors:?}\n{failures:?}\n{log}");
+}
+
 #[test]
 fn a_flood_of_syns_breaks_no_connection_in_transition() {
     let bed = Way::Dsr.bed(4);
     let _servers = bed.servers();
     let mut daemon = Daemon::start(bed.topology, &config(&bed, [1, 1, 0, 0])).unwrap();
-    let load = Load {
-        rate: 0,
-        kept: CONNECTIONS,
-        kept_every: Duration::from_secs(10),
-        timeout: Duration::from_secs(5),
-        ..Load::new(VIP4, Duration::from_mins(2))
-    };
-    let mut traffic = Traffic::start(bed.topology, load).unwrap();
-    let all = |traffic: &mut Traffic<'_>, rounds: u64| {
-        let wanted = rounds * u64::from(CONNECTIONS);
-        while traffic.report().unwrap().kept.ok < wanted {
-            thread::sleep(Duration::from_millis(500));
-        }
-    };
-    all(&mut traffic, 1);
+    let mut traffic = Traffic::start(bed.topology, load()).unwrap();
+    rounds(&mut traffic, 1);
     // Every slot changes its owner, so every connection is in transition.
     daemon.reconfigure(&config(&bed, [0, 0, 1, 1])).unwrap();
-    let before = traffic.report().unwrap().kept.ok / u64::from(CONNECTIONS);
-    all(&mut traffic, before + 2);
+    rounds(&mut traffic, 2);
     let tracked = entries(bed.topology, "ESTABLISHED");
     assert!(tracked >= CONNECTIONS as usize, "{tracked}");
     flood(bed.topology, SYNS, 11);
     let fresh = entries(bed.topology, "FRESH");
     assert!((1_000..=FRESH).contains(&fresh), "{fresh}");
-    let flooded = traffic.report().unwrap().kept.ok / u64::from(CONNECTIONS);
-    all(&mut traffic, flooded + 2);
+    rounds(&mut traffic, 2);
     let after = entries(bed.topology, "ESTABLISHED");
     assert!(after >= tracked, "{after} of {tracked} are left");
-    let outcome = traffic.stop().unwrap();
-    let failures: Vec<_> = outcome.failures().take(5).collect();
-    assert!(failures.is_empty(), "{failures:?}");
+    nothing_broke(&daemon, traffic);
+}
+
+#[test]
+fn a_flood_of_syns_breaks_no_connection_of_mode_snat() {
+    let bed = Way::Snat.bed(4);
+    let _servers = bed.servers();
+    let daemon = Daemon::start(bed.topology, &config(&bed, [1, 1, 1, 1])).unwrap();
+    let mut traffic = Traffic::start(bed.topology, load()).unwrap();
+    rounds(&mut traffic, 2);
+    let tracked = entries(bed.topology, "ESTABLISHED");
+    assert!(tracked >= CONNECTIONS as usize, "{tracked}");
+    flood(bed.topology, SYNS, 12);
+    let fresh = entries(bed.topology, "FRESH");
+    assert!((1_000..=FRESH).contains(&fresh), "{fresh}");
+    rounds(&mut traffic, 2);
+    let after = entries(bed.topology, "ESTABLISHED");
+    assert!(after >= tracked, "{after} of {tracked} are left");
+    nothing_broke(&daemon, traffic);
+}
+
+#[test]
+fn a_flood_of_syns_leaves_nothing_behind_where_no_slot_changes_and_is_reported() {
+    let bed = Way::Dsr.bed(4);
+    let _servers = bed.servers();
+    let daemon = Daemon::start(bed.topology, &config(&bed, [1, 1, 1, 1])).unwrap();
+    let ping = ["-c", "1", "-W", "5", "10.10.0.2"];
+    bed.topology.router.run("ping", &ping).unwrap();
+    let seen = thread::scope(|scope| {
+        let flooding = scope.spawn(|| flood(bed.topology, SYNS, 13));
+        let mut seen = None;
+        while !flooding.is_finished() {
+            let status = daemon.status().unwrap();
+            let service = &status["services"][0];
+            seen = seen.or_else(|| service["syn_flood"].as_object().cloned());
+            thread::sleep(Duration::from_millis(100));
+        }
+        flooding.join().unwrap();
+        seen
+    });
+    let rate = seen.expect("a flood is reported")["syn_rate"]
+        .as_f64()
+        .unwrap();
+    assert!(rate > 1_000.0, "{rate}");
+    let status = daemon.status().unwrap();
+    let service = &status["services"][0];
+    let new: u64 = service["backends"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|backend| backend["new_flows"].as_u64().unwrap())
+        .sum();
+    assert!(
+        new > u64::from(SYNS) / 2,
+        "the flood did not come through: {new}"
+    );
+    for table in ["FRESH", "ESTABLISHED"] {
+        assert_eq!(entries(bed.topology, table), 0, "{table}");
+    }
 }

@@ -175,3 +175,18 @@ fn connections_survive_every_change_in_mode_dsr() {
 fn connections_survive_every_change_in_mode_snat() {
     connections_survive_every_change(Way::Snat);
 }
+
+#[test]
+fn connections_survive_every_change_in_mode_ipip() {
+    connections_survive_every_change(Way::Ipip);
+}
+
+#[test]
+fn connections_survive_every_change_in_mode_gue() {
+    connections_survive_every_change(Way::Gue);
+}
+
+#[test]
+fn connections_survive_every_change_in_mode_nat() {
+    connections_survive_every_change(Way::Nat);
+}

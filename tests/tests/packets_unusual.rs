@@ -42,12 +42,15 @@ fn bed(protocol: u8) -> Bed {
 /// Runs cases over both protocols.
 fn run(cases: impl Fn(&mut Cases, &Served) + Send + Sync) {
     network::within(|| {
+        let mut home = None;
         for protocol in [TCP, UDP] {
             let bed = bed(protocol);
-            let mut home = Cases::new(&bed);
+            let home = home.get_or_insert_with(|| Cases::new(&bed));
+            home.homes
+                .change(&bed.builder.image, bed.builder.endpoints + 1);
             for served in &bed.services {
                 home.afresh();
-                cases(&mut home, served);
+                cases(home, served);
             }
         }
     });

@@ -21,6 +21,9 @@ pub struct Status {
     pub now_ms: u64,
     /// The configuration's file.
     pub config_file: String,
+    /// The SHA-256 of that file's text when it was read, in hexadecimal digits.
+    #[serde(default)]
+    pub config_sha256: String,
     /// The publication that the kernel forwards by.
     pub generation: u64,
     /// When it was published, unless that was before this controller started.
@@ -34,6 +37,9 @@ pub struct Status {
     /// What is remembered of flows, over all services.
     #[serde(default)]
     pub tracking: Tracking,
+    /// How the journal is.
+    #[serde(default)]
+    pub journal: Journal,
     /// The services, in the order of the configuration.
     pub services: Vec<Service>,
 }
@@ -51,6 +57,15 @@ pub struct Tracking {
     pub refused: u64,
     /// Ports that were taken when `snat` tried them.
     pub collisions: u64,
+}
+
+/// How the journal is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journal {
+    /// Why events wait in memory; none where they are written.
+    pub failure: Option<String>,
+    /// Events that there was no room for, since the start.
+    pub lost: u64,
 }
 
 /// What is remembered of a service's flows.

@@ -9,6 +9,7 @@ use super::{
     output::{self, plain},
 };
 use crate::{
+    audit,
     config::{self, LoadError},
     model::{
         Backend, Config, Fragments, HealthCheck, Mode, OnDown, Protocol, Service, Spread, Tunnel,
@@ -25,6 +26,9 @@ Examples:
   evenkeel check
   evenkeel check ./evenkeel.toml
   evenkeel check --json ./evenkeel.toml | jq -r '.[].problem'
+
+What the audit has to say of a valid configuration is shown too, and changes nothing;
+'evenkeel audit --offline --file FILE' ends with exit code 1 where it is bad.
 
 With --json, the findings are printed as a list, which is empty for a valid configuration.
 
@@ -48,7 +52,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
         Ok(config) => {
             let name = plain(&arguments.file.to_string_lossy());
             (
-                format!("{name} is valid\n\n{}", summary(&config)),
+                format!("{name} is valid\n\n{}{}", summary(&config), advice(&config)),
                 Answer::Yes,
             )
         }
@@ -62,6 +66,16 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     };
     output::print(&text)?;
     Ok(answer)
+}
+
+/// What the audit says of it; a file may be valid and unwise.
+fn advice(config: &Config) -> String {
+    let mut findings = audit::config::judge(config, &[]);
+    if findings.is_empty() {
+        return String::new();
+    }
+    super::audit::sort(&mut findings);
+    format!("\nvalid, but:\n{}", super::audit::render(&findings))
 }
 
 /// What a person wants to see confirmed.
@@ -244,8 +258,8 @@ mod tests {
     use super::*;
     use crate::model::{
         AdminConfig, ConnectionLimit, DataPlaneConfig, Evenness, Fate, OnEmpty, Options, PortRange,
-        ProbeKind, RingSize, RingSlots, ServiceKey, ServicePort, Snat, Sources, Tracking, Weight,
-        XdpMode,
+        ProbeKind, RingSize, RingSlots, ServiceKey, ServicePort, Snat, Sources, State, Tracking,
+        Weight, XdpMode,
     };
 
     #[test]
@@ -276,6 +290,7 @@ mod tests {
                 group: Some("ops".to_owned()),
             },
             tracking: Tracking::default(),
+            state: State::default(),
             services: vec![Service {
                 name: "web".into(),
                 key: ServiceKey {

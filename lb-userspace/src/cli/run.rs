@@ -33,10 +33,11 @@ pub(super) struct Arguments {
 
 /// Runs the controller.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
-    let config = config::load(&arguments.config)?;
+    let (config, config_sha256) = config::load_with_digest(&arguments.config)?;
     let identity = Identity {
         version: VERSION.clone(),
         config_file: std::path::absolute(&arguments.config)?,
+        config_sha256,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

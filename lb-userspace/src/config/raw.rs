@@ -233,6 +233,8 @@ table! {
         tunnel: Leaf<Table<Tunnel>>,
         /// The memory of flows.
         tracking: Leaf<Table<Tracking>>,
+        /// What the controller keeps on disk.
+        state: Leaf<Table<State>>,
         /// What is balanced.
         #[schemars(length(min = 1, max = 1024))]
         services: Tables<Service>,
@@ -326,6 +328,21 @@ table! {
         /// Room for the other flows. Default: 262144.
         #[schemars(range(min = 1024, max = 16_777_216), extend("default" = 262_144))]
         established: Leaf<i64>,
+    }
+}
+
+table! {
+    /// What the controller keeps on disk.
+    State {
+        /// The folder. Default: `/var/lib/evenkeel`.
+        #[schemars(extend("default" = "/var/lib/evenkeel"))]
+        directory: Leaf<String>,
+        /// How long the journal keeps events. Default: `90d`.
+        #[schemars(extend("default" = "90d"))]
+        keep_events: Leaf<String>,
+        /// How large the journal may become, in MiB; the oldest events go first. Default: 256.
+        #[schemars(range(min = 1, max = 1_048_576), extend("default" = 256))]
+        max_journal_mib: Leaf<i64>,
     }
 }
 

@@ -65,6 +65,7 @@ fn keys(table: &[String]) -> &'static [&'static str] {
         ["snat"] => raw::Snat::KEYS,
         ["tunnel"] => raw::Tunnel::KEYS,
         ["tracking"] => raw::Tracking::KEYS,
+        ["state"] => raw::State::KEYS,
         ["services", _] => raw::Service::KEYS,
         ["services", _, "new_connections_per_source"] => raw::ConnectionLimit::KEYS,
         ["services", _, "quic"] => raw::Quic::KEYS,

@@ -57,6 +57,8 @@ pub(super) fn config(raw: &raw::Config, report: &mut Report<'_>) -> Option<Confi
         .and_then(|table| shared::tunnel(table, report));
     let tracking = held(&raw.tracking, "tracking", "write it as [tracking]", report)
         .and_then(|table| shared::tracking(table, report));
+    let table_of_state = held(&raw.state, "state", "write it as [state]", report);
+    let state = table_of_state.and_then(|table| shared::state(table, report));
     let mut seen = Seen::default();
     let services = services(&raw.services, &mut seen, report);
     seen.together(report);
@@ -73,6 +75,7 @@ pub(super) fn config(raw: &raw::Config, report: &mut Report<'_>) -> Option<Confi
         snat: snat?,
         tunnel: tunnel?,
         tracking: tracking?,
+        state: state?,
         services: services?,
     })
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use lb_common::layout::{Slot, Vip, VipKey};
-use log::{info, warn};
 
 use super::{load::Load, state::ServiceState};
 use crate::{
     admin::proto,
     balance::image::{Image, Numbers, occupied},
+    journal::{Event, Kind, Level},
     model::{Protocol, Service},
     stats::evenness::{self, Deviation, Severity, Verdict},
 };
@@ -270,18 +270,20 @@ fn describe(service: &Service, load: &Load) -> String {
     load.detector.assessment().describe(&names)
 }
 
-/// Logs the flows' verdict when it is another than the last one logged.
-pub(super) fn log_change(service: &Service, load: &mut Load) {
+/// What there is to tell where the kind of the verdict changed.
+pub(super) fn change(service: &Service, load: &mut Load, now_ms: u64) -> Option<Event> {
     if service.key.protocol == Protocol::Udp {
-        return;
+        return None;
     }
     let verdict = load.detector.assessment().verdict;
     let kind = std::mem::discriminant(&verdict);
-    if load.logged.replace(kind) != Some(kind) {
-        let text = describe(service, load);
-        match verdict {
-            Verdict::Skewed => warn!("{}: {text}", service.name),
-            _ => info!("{}: {text}", service.name),
-        }
+    if load.logged.replace(kind) == Some(kind) {
+        return None;
     }
+    let level = match verdict {
+        Verdict::Skewed => Level::Warning,
+        _ => Level::Info,
+    };
+    let message = format!("{}: {}", service.name, describe(service, load));
+    Some(Event::of_controller(now_ms, Kind::Evenness, level, message).service(&service.name))
 }

@@ -8,7 +8,9 @@ use std::{
 };
 
 use lb_common::layout;
-use log::{debug, error, info, warn};
+use log::{debug, error, info, log, warn};
+use serde::Serialize;
+use serde_json::json;
 
 use super::{Error, Identity, Now, addresses, adopt, evenness, load::Load, status, sweep::Sweeper};
 use crate::{
@@ -21,12 +23,13 @@ use crate::{
     causes::with_causes,
     dataplane::{
         DataPlane as _,
-        kernel::{Attached, Kernel},
+        kernel::{self, Attached, Kernel},
     },
     health::{
         driver::Report,
         state::{Machine, State as Health},
     },
+    journal::{Condition, Event, Journal, Kind, Level},
     model::{Config, Service},
     neighbours::{NextHop, NextHops, Unresolved},
 };
@@ -90,10 +93,13 @@ pub(super) struct State {
     pub(super) image: Option<Image>,
     published_at_ms: Option<u64>,
     verification: Verification,
-    /// Whether a first probe of every backend is still waited for.
+    /// Whether a first probe of every backend, or the way to one, is still waited for.
     waiting: bool,
-    /// Whether anything happened since the last publication that may change the tables.
-    pub(super) dirty: bool,
+    /// What happened since the last publication that may change the tables.
+    pub(super) news: News,
+    journal: Journal,
+    /// Why the last publication was refused, as it was told.
+    refused: Option<String>,
     now: Now,
     pub(super) sweeper: Sweeper,
     /// What the last pass of the sweeper found out.
@@ -106,6 +112,7 @@ impl State {
         config: Config,
         identity: Identity,
         mut kernel: Kernel,
+        journal: Journal,
         now: Now,
     ) -> Result<Self, Error> {
         for kept in kernel.kept() {
@@ -172,12 +179,26 @@ impl State {
                 ..Verification::default()
             },
             waiting: true,
-            dirty: true,
+            news: News::default(),
+            journal,
+            refused: None,
             now,
             sweeper: Sweeper::default(),
             learned: None,
         };
         state.retarget();
+        state.news.add("a controller started");
+        let message = format!("evenkeel {} started", state.identity.version);
+        let start = state
+            .event(Kind::Start, Level::Info, message)
+            .detail(json!({
+                "version": state.identity.version,
+                "pid": std::process::id(),
+                "config_file": state.identity.config_file,
+            "config_sha256": state.identity.config_sha256,
+                "services": state.config.services.len(),
+            }));
+        state.tell(start);
         Ok(state)
     }
 
@@ -212,7 +233,10 @@ impl State {
             .unwrap_or_default()
     }
 
-    /// Whether every backend has been probed, or waiting for that is over.
+    /// Whether every backend has been probed and the way to each is known or known to be missing,
+    /// or waiting for that is over.
+    ///
+    /// Each way that came later would be a change of its own, with slots in transition.
     pub(super) fn knows_enough(&mut self) -> bool {
         if self.waiting {
             let mut checked = self
@@ -220,14 +244,19 @@ impl State {
                 .iter()
                 .flat_map(|s| &s.backends)
                 .filter(|b| b.machine.is_some());
-            self.waiting = checked.any(|backend| !backend.probed);
+            let sought = |address| {
+                let hop = self.hops.hops.get(address);
+                matches!(hop, None | Some(Err(Unresolved::Waiting { .. })))
+            };
+            self.waiting =
+                checked.any(|backend| !backend.probed) || self.addresses().iter().any(sought);
         }
         !self.waiting
     }
 
     /// Goes on with what is known.
     pub(super) fn stop_waiting(&mut self) {
-        warn!("starting without a first answer about every backend");
+        warn!("starting without a first answer about every backend and the way to it");
         self.waiting = false;
     }
 
@@ -253,16 +282,28 @@ impl State {
             warn!("{name} could not be probed: {detail}");
             return;
         };
-        if let Some(transition) = machine.observe(report.at, verdict) {
-            state.health_since_ms = at_ms;
-            self.dirty = true;
-            match transition.to {
-                Health::Up => info!("{name} is up: {}, {detail}", transition.reason),
-                _ => warn!("{name} is down: {}, {detail}", transition.reason),
-            }
-        } else {
+        let Some(transition) = machine.observe(report.at, verdict) else {
             debug!("{name}: {detail}");
-        }
+            return;
+        };
+        state.health_since_ms = at_ms;
+        let (now, level) = match transition.to {
+            Health::Up => ("up", Level::Info),
+            _ => ("down", Level::Warning),
+        };
+        self.news.add(format!("{name} is {now}"));
+        let message = format!("{name} is {now}: {}, {detail}", transition.reason);
+        let event = self
+            .event(Kind::Health, level, message)
+            .service(&report.service)
+            .backend(&report.backend)
+            .detail(json!({
+                "to": now,
+                "reason": transition.reason.to_string(),
+                "probe": detail,
+                "took_ms": report.outcome.took.as_secs_f64() * 1000.0,
+            }));
+        self.tell(Event { at_ms, ..event });
     }
 
     fn find(&self, report: &Report) -> Option<(usize, usize)> {
@@ -297,7 +338,7 @@ impl State {
                             status::mac(hop.mac),
                             hop.interface_name
                         );
-                        self.dirty = true;
+                        self.news.add(format!("the way to {address} changed"));
                     }
                 }
                 Err(why) if before != Some(hop) => match why {
@@ -316,7 +357,7 @@ impl State {
     /// # Errors
     /// Packets then go on following the tables before, and the next call tries again.
     pub(super) fn publish(&mut self, now: Now) -> Result<bool, Error> {
-        if !self.dirty {
+        if self.news.is_empty() {
             return Ok(false);
         }
         let next = self.plan(now);
@@ -325,11 +366,15 @@ impl State {
             .as_ref()
             .is_some_and(|live| live.forwards_like(&next))
         {
-            self.dirty = false;
+            self.news.take();
             return Ok(true);
         }
-        self.kernel.publish(&next)?;
-        self.dirty = false;
+        if let Err(refusal) = self.kernel.publish(&next) {
+            self.refuse(&refusal);
+            return Err(refusal.into());
+        }
+        self.refused = None;
+        let why = self.news.take();
         let serving: Vec<String> = self
             .config
             .services
@@ -342,7 +387,7 @@ impl State {
                 format!("{} {usable}/{}", service.name, state.backends.len())
             })
             .collect();
-        info!(
+        let message = format!(
             "generation {} published: {}",
             next.tables.header.generation,
             serving.join(", ")
@@ -356,13 +401,57 @@ impl State {
         }
         self.image = Some(next);
         self.published_at_ms = Some(now.unix_ms);
-        self.retarget();
+        let moved = self.retarget();
+        let event = self.event(Kind::Publication, Level::Info, message);
+        self.tell(event.detail(json!({ "why": why, "slots": moved })));
         self.verify(now);
         Ok(true)
     }
 
-    /// Tells the detectors the shares of the live rings.
-    fn retarget(&mut self) {
+    /// Tells that tables could not be published; not again while the reason stays the same.
+    fn refuse(&mut self, refusal: &kernel::Error) {
+        let why = with_causes(refusal);
+        if self.refused.as_ref() == Some(&why) {
+            return;
+        }
+        let message = format!("tables not published, the kernel goes on with those before: {why}");
+        let event = self.event(Kind::Refusal, Level::Error, message);
+        self.tell(event.detail(json!({ "why": self.news.whys() })));
+        self.refused = Some(why);
+    }
+
+    /// Something that happened just now.
+    fn event(&self, kind: Kind, level: Level, message: String) -> Event {
+        Event {
+            generation: self.generation(),
+            ..Event::of_controller(self.now.unix_ms, kind, level, message)
+        }
+    }
+
+    /// Logs an event and hands it to the journal.
+    pub(super) fn tell(&self, event: Event) {
+        let level = match event.level {
+            Level::Info => log::Level::Info,
+            Level::Warning => log::Level::Warn,
+            Level::Error => log::Level::Error,
+        };
+        log!(level, "{}", event.message);
+        self.journal.record(event);
+    }
+
+    /// Tells that the controller ends.
+    pub(super) fn end(&mut self, now: Now, why: &str) {
+        self.now = now;
+        let message = format!(
+            "ending on {why}; the kernel goes on forwarding by generation {}",
+            self.generation()
+        );
+        self.tell(self.event(Kind::Stop, Level::Info, message));
+    }
+
+    /// Tells the detectors the shares of the live rings. Answers whose slots became how many.
+    fn retarget(&mut self) -> Vec<Moved> {
+        let mut moved = Vec::new();
         for (service, state) in self.config.services.iter().zip(&mut self.services) {
             let ring = self
                 .numbers
@@ -384,9 +473,19 @@ impl State {
                 .collect();
             if slots != state.slots {
                 state.load.retarget(&slots);
+                let changes = service.backends.iter().zip(&state.slots).zip(&slots);
+                moved.extend(changes.filter(|((_, before), after)| before != after).map(
+                    |((backend, &before), &after)| Moved {
+                        service: service.name.to_string(),
+                        backend: backend.name.to_string(),
+                        before,
+                        after,
+                    },
+                ));
                 state.slots = slots;
             }
         }
+        moved
     }
 
     /// Attaches the program, once there is something to forward by.
@@ -411,9 +510,12 @@ impl State {
     pub(super) fn tick(&mut self, now: Now) {
         self.now = now;
         self.kernel.flush_log();
-        self.dirty |= self.window_over(now);
+        if self.window_over(now) {
+            self.news.add("the window of a transition is over");
+        }
         self.begin_sweep(now);
         let elapsed = now.instant.saturating_duration_since(self.started.instant);
+        let mut events = Vec::new();
         for (service, state) in self.config.services.iter().zip(&mut self.services) {
             let counters: Result<Vec<_>, _> = service
                 .backends
@@ -435,16 +537,23 @@ impl State {
                     state
                         .load
                         .read(elapsed, now.unix_ms, counters, exits.unwrap_or_default());
-                    evenness::log_change(service, &mut state.load);
-                    watch_floods(
+                    events.extend(evenness::change(service, &mut state.load, now.unix_ms));
+                    events.extend(watch_floods(
                         service,
                         &mut state.load,
                         (&self.numbers, &self.kernel),
                         (elapsed, now.unix_ms),
-                    );
+                    ));
                 }
                 (Err(e), _) | (_, Err(e)) => error!("{}: {}", service.name, with_causes(&e)),
             }
+        }
+        let generation = self.generation();
+        for event in events {
+            self.tell(Event {
+                generation,
+                ..event
+            });
         }
     }
 
@@ -475,11 +584,22 @@ impl State {
             differences,
         };
         match (was, self.verification.differences.is_empty()) {
-            (true, false) => error!(
-                "the kernel's tables are not the intended ones: {}",
-                self.verification.differences.join("; ")
-            ),
-            (false, true) => info!("the kernel's tables are the intended ones again"),
+            (true, false) => {
+                let differences = &self.verification.differences;
+                let message = format!(
+                    "the kernel's tables are not the intended ones: {}",
+                    differences.join("; ")
+                );
+                let event = self.event(Kind::Drift, Level::Error, message);
+                self.tell(event.detail(json!({
+                    "slots": differing_slots,
+                    "differences": differences,
+                })));
+            }
+            (false, true) => {
+                let message = "the kernel's tables are the intended ones again".to_owned();
+                self.tell(self.event(Kind::Drift, Level::Info, message));
+            }
             _ => {}
         }
     }
@@ -501,6 +621,7 @@ impl State {
             started_at_ms: self.started.unix_ms,
             now_ms: now.unix_ms,
             config_file: self.identity.config_file.display().to_string(),
+            config_sha256: self.identity.config_sha256.clone(),
             generation: self.generation(),
             published_at_ms: self.published_at_ms,
             interfaces: self
@@ -521,8 +642,15 @@ impl State {
             },
             exits: status::exits(&exits),
             tracking: self.tracking_status(),
+            journal: self.journal_status(),
             services,
         })
+    }
+
+    /// How the journal is.
+    fn journal_status(&self) -> proto::Journal {
+        let Condition { failure, lost } = self.journal.condition();
+        proto::Journal { failure, lost }
     }
 
     fn service_status(&self, service: &Service, state: &ServiceState) -> proto::Service {
@@ -548,13 +676,13 @@ impl State {
     }
 }
 
-/// Looks for a SYN flood, and logs where one begins or ends.
+/// Looks for a SYN flood; answers where one begins or ends.
 fn watch_floods(
     service: &Service,
     load: &mut Load,
     (numbers, kernel): (&Numbers, &Kernel),
     (elapsed, now_ms): (Duration, u64),
-) {
+) -> Option<Event> {
     let retransmitted = || {
         let ends = service
             .backends
@@ -563,16 +691,77 @@ fn watch_floods(
         ends.map(|end| Ok(kernel.events(end)?.retransmitted)).sum()
     };
     let name = &service.name;
-    match load.watch_floods::<crate::dataplane::kernel::Error>(elapsed, now_ms, retransmitted) {
-        Ok(false) => {}
-        Ok(true) => match load.floods.flood() {
-            Some(flood) => warn!(
-                "{name}: a SYN flood begins: {:.0} SYNs a second, {:.0} % of its packets",
-                flood.syn_rate,
-                flood.share * 100.0
-            ),
-            None => info!("{name}: the SYN flood is over"),
-        },
-        Err(e) => error!("{name}: {}", with_causes(&e)),
+    let event =
+        |level, message| Event::of_controller(now_ms, Kind::Flood, level, message).service(name);
+    match load.watch_floods::<kernel::Error>(elapsed, now_ms, retransmitted) {
+        Ok(false) => None,
+        Ok(true) => Some(match load.floods.flood() {
+            Some(flood) => event(
+                Level::Warning,
+                format!(
+                    "{name}: a SYN flood begins: {:.0} SYNs a second, {:.0} % of its packets",
+                    flood.syn_rate,
+                    flood.share * 100.0
+                ),
+            )
+            .detail(json!({ "syn_rate": flood.syn_rate, "syn_share": flood.share })),
+            None => event(Level::Info, format!("{name}: the SYN flood is over")),
+        }),
+        Err(e) => {
+            error!("{name}: {}", with_causes(&e));
+            None
+        }
+    }
+}
+
+/// A backend's slots before and after a publication.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Moved {
+    service: String,
+    backend: String,
+    before: u32,
+    after: u32,
+}
+
+/// What happened that may change the tables, in words.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    whys: Vec<String>,
+    more: usize,
+}
+
+impl News {
+    /// As many are told; of a thousand backends that fail at once, these are enough to see it.
+    const MOST: usize = 20;
+
+    /// Something more happened.
+    pub(super) fn add(&mut self, why: impl Into<String>) {
+        let why = why.into();
+        if self.whys.contains(&why) {
+            return;
+        }
+        if self.whys.len() < Self::MOST {
+            self.whys.push(why);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.whys.is_empty()
+    }
+
+    fn whys(&self) -> Vec<String> {
+        let mut whys = self.whys.clone();
+        if self.more > 0 {
+            whys.push(format!("{} more", self.more));
+        }
+        whys
+    }
+
+    fn take(&mut self) -> Vec<String> {
+        let whys = self.whys();
+        *self = Self::default();
+        whys
     }
 }

@@ -174,16 +174,16 @@ impl State {
     }
 
     fn learn(&mut self, learned: Learned) {
-        self.dirty |= learned
-            .services
-            .iter()
-            .any(|service| service.clean.contains(&true));
+        let mut services = learned.services.iter();
+        if services.any(|service| service.clean.contains(&true)) {
+            self.news.add("pinned slots have no flows left");
+        }
         let released = self
             .numbers
             .release(|endpoint| learned.endpoints.contains(&endpoint));
         if released {
             info!("removed backends without flows have given up their numbers");
-            self.dirty = true;
+            self.news.add("removed backends have no flows left");
         }
         self.learned = Some(learned);
     }

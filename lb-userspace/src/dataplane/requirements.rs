@@ -23,7 +23,7 @@ pub struct Release(pub u32, pub u32);
 
 impl Release {
     /// Takes the numbers at the front of what `uname -r` says.
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
         Some(Self(numbers.next()?.ok()?, numbers.next()?.ok()?))
     }
@@ -50,7 +50,8 @@ pub struct TooOld {
 }
 
 impl TooOld {
-    fn lacks(&self) -> String {
+    /// What the data plane misses there.
+    pub(crate) fn lacks(&self) -> String {
         let lacks: Vec<_> = NEEDS
             .iter()
             .filter(|(since, _)| *since > self.release)
@@ -74,7 +75,7 @@ pub fn check() -> Result<(), TooOld> {
 
 /// A release without two numbers at its front is given the benefit of the doubt: what the kernel
 /// lacks it will refuse itself.
-fn judge(running: &str) -> Result<(), TooOld> {
+pub(crate) fn judge(running: &str) -> Result<(), TooOld> {
     match Release::parse(running) {
         Some(release) if release < LEAST => Err(TooOld {
             running: running.to_owned(),

@@ -4,6 +4,7 @@ use std::{
     fmt,
     net::IpAddr,
     num::{NonZeroU16, NonZeroU32},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -158,6 +159,36 @@ impl Evenness {
     #[must_use]
     pub fn fraction(self) -> f64 {
         f64::from(self.millionths) / 1e6
+    }
+}
+
+/// What the controller keeps on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// The folder.
+    pub directory: PathBuf,
+    /// How long the journal keeps events.
+    pub keep_events: Duration,
+    /// How large the journal may become, in bytes.
+    pub max_journal: u64,
+}
+
+impl State {
+    /// Where it is, unless the configuration says otherwise.
+    pub const DIRECTORY: &'static str = "/var/lib/evenkeel";
+    /// How long events are kept by default.
+    pub const KEEP_EVENTS: Duration = Duration::from_hours(90 * 24);
+    /// How large the journal may become by default, in MiB: some million events.
+    pub const MAX_JOURNAL_MIB: i64 = 256;
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            directory: Self::DIRECTORY.into(),
+            keep_events: Self::KEEP_EVENTS,
+            max_journal: Self::MAX_JOURNAL_MIB.unsigned_abs() << 20,
+        }
     }
 }
 

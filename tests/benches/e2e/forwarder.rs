@@ -14,6 +14,7 @@ use aya::{
 };
 use evenkeel_tests::{
     daemon::Daemon,
+    decap::Decap,
     end_to_end::{Backends, Contender},
     process::Process,
     tools::{self, tool},
@@ -30,6 +31,8 @@ pub(crate) const BULK: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 11));
 pub(crate) const BULK_PORT: u16 = 5201;
 /// How many backends there are; the bare forwarder is built for as many.
 const BACKENDS: u8 = 3;
+/// The last numbers of the addresses that `snat` sends from.
+const POOL: [u8; 2] = [3, 4];
 /// What is left of the MTU of a tunnel's backends for the client.
 const CLIENT_MTU: u32 = 1500;
 /// Room for any tunnel's outer headers above it.
@@ -67,7 +70,8 @@ pub(crate) fn unknown_mode(contender: Contender) -> Result<Option<String>> {
     let path = folder.path().join("evenkeel.toml");
     let head = format!("[data_plane]\ninterfaces = [\"{BALANCER_INTERFACE}\"]\n");
     let backends = [Ipv4Addr::new(10, 10, 0, 11)];
-    std::fs::write(&path, head + &services(contender, &backends))
+    let pool = "[\"10.10.0.3\"]";
+    std::fs::write(&path, head + &services(contender, &backends, pool))
         .with_context(|| format!("cannot write {}", path.display()))?;
     let mut check = Command::new(tools::evenkeel()?);
     check.args(["check", "--json"]).arg(&path);
@@ -100,6 +104,11 @@ pub(crate) fn network(contender: Contender) -> Result<Topology> {
         } else {
             Forwards::ByStack
         },
+        pool: if contender == Contender::Snat {
+            POOL.to_vec()
+        } else {
+            Vec::new()
+        },
         ..Spec::default()
     })?;
     if tunnel {
@@ -114,6 +123,7 @@ pub(crate) fn network(contender: Contender) -> Result<Topology> {
 #[derive(Default)]
 pub(crate) struct Forwarder<'bed> {
     _processes: Vec<Process>,
+    _tunnels: Vec<Decap<'bed>>,
     _controller: Option<Daemon<'bed>>,
     _program: Option<Ebpf>,
 }
@@ -272,16 +282,12 @@ fn haproxy(bed: &Topology) -> Result<Process> {
 
 /// The controller with a mode for both services, and what the mode asks of the backends.
 fn evenkeel(contender: Contender, bed: &Topology) -> Result<Forwarder<'_>> {
-    let mut processes = Vec::new();
+    let mut tunnels = Vec::new();
     match contender.mode().context("not a mode of Evenkeel")? {
         Backends::HoldTheVip | Backends::AnyServer => {}
         Backends::Decapsulate => {
             for host in &bed.backends {
-                let mut decap = host.namespace.command_at(&tools::evenkeel()?);
-                decap.args(["decap", "--interface", HOST_INTERFACE]);
-                let log = bed.dir().path().join(format!("{}-decap.log", host.name));
-                let name = format!("evenkeel decap on {}", host.name);
-                processes.push(Process::start_logged(name, &mut decap, &log)?);
+                tunnels.push(Decap::start(bed, host)?);
             }
         }
         Backends::AnswerThroughBalancer => {
@@ -292,22 +298,27 @@ fn evenkeel(contender: Contender, bed: &Topology) -> Result<Forwarder<'_>> {
         }
     }
     let backends: Vec<_> = bed.backends.iter().map(|host| host.ipv4).collect();
-    let config = bed.config_head() + &services(contender, &backends);
+    let config = bed.config_head() + &services(contender, &backends, &bed.pool());
     Ok(Forwarder {
-        _processes: processes,
+        _tunnels: tunnels,
         _controller: Some(Daemon::start(bed, &config)?),
-        _program: None,
+        ..Forwarder::default()
     })
 }
 
-/// The configuration's services: requests over all backends, bulk data to the first.
-fn services(contender: Contender, backends: &[Ipv4Addr]) -> String {
+/// What a mode takes, and the services: requests over all backends, bulk data to the first.
+fn services(contender: Contender, backends: &[Ipv4Addr], pool: &str) -> String {
     let backend = |address: &Ipv4Addr| format!("[[services.backends]]\naddress = \"{address}\"\n");
     let all: String = backends.iter().map(backend).collect();
     let first: String = backends.iter().take(1).map(backend).collect();
     let mode = contender.name();
+    let pool = if contender == Contender::Snat {
+        format!("[snat]\naddresses = {pool}\n")
+    } else {
+        String::new()
+    };
     format!(
-        "[[services]]\nname = \"web\"\nvip = \"{VIP4}\"\nport = 80\nmode = \"{mode}\"\n\
+        "{pool}[[services]]\nname = \"web\"\nvip = \"{VIP4}\"\nport = 80\nmode = \"{mode}\"\n\
          [services.health]\ntype = \"http\"\npath = \"/healthz\"\n{all}\
          [[services]]\nname = \"bulk\"\nvip = \"{BULK}\"\nport = {BULK_PORT}\nmode = \"{mode}\"\n\
          {first}"

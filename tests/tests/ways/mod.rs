@@ -46,7 +46,7 @@ impl Way {
         }
     }
 
-    fn has_tunnel(self) -> bool {
+    pub(crate) fn has_tunnel(self) -> bool {
         matches!(self, Self::Ipip | Self::IpipAcross | Self::Gue)
     }
 

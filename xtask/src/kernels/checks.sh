@@ -5,6 +5,9 @@ PATH=/usr/sbin:/usr/bin:/sbin:/bin
 TMPDIR=/run
 HOME=/run
 export PATH TMPDIR HOME
+# Of random packets, what an emulated machine manages in a minute.
+EVENKEEL_FUZZ_PACKETS=20000
+export EVENKEEL_FUZZ_PACKETS
 # As many as the test machine of a distribution has.
 ulimit -n 20000
 

@@ -20,9 +20,9 @@ use super::{
     series::Series,
 };
 
-/// How long a guest may take for all checks. It takes a tenth of this on a machine of two cores
+/// How long a guest may take for all checks. It takes a fifth of this on a machine of two cores
 /// that has nothing else to do.
-const PATIENCE: Duration = Duration::from_mins(20);
+const PATIENCE: Duration = Duration::from_mins(45);
 
 /// How many lines of the console are shown where a guest ended early.
 const TAIL: usize = 60;

@@ -63,76 +63,73 @@ pub fn process<P: Packet, W: World>(
     let found = if job.place == Job::NO_PLACE {
         from_endpoint(tables, job)
     } else {
-        to_pool(world, tables, job)
+        to_pool(world, job)
     };
     match found {
-        Ok(answer) => send(packet, world, job, &answer),
+        Ok(()) => send(packet, world, tables, job),
         Err(reason) => pass(world, layout::HOST_EXITS, reason),
     }
 }
 
-/// What a reply becomes, and whose it is.
-struct Answer {
-    rewrite: Rewrite,
-    service: u16,
-    endpoint: u16,
-}
-
-/// A packet that comes from an endpoint of mode `nat`, or from nobody in particular.
+/// Notes whose a packet is that comes from an endpoint of mode `nat`.
+///
+/// # Errors
+/// Where it comes from nobody in particular.
 #[inline(always)]
-fn from_endpoint(tables: &layout::Tables, job: &Job) -> Result<Answer, Reason> {
+fn from_endpoint(tables: &layout::Tables, job: &mut Job) -> Result<(), Reason> {
     let flow = &job.flow;
     let port = flow.source_port();
-    let Some(from) = endpoint_at(tables, &flow.source, port, flow.protocol, flow.family) else {
-        return Err(Reason::NoService);
-    };
+    let from = endpoint_at(tables, &flow.source, port, flow.protocol, flow.family)
+        .ok_or(Reason::NoService)?;
     if from.state != state::ENDPOINT {
         return Err(Reason::BadTables);
     }
     let of = service(tables, from.service);
-    let port = if of.port == 0 { port } else { of.port };
-    Ok(Answer {
-        rewrite: Rewrite::source(job, &of.address, port),
-        service: from.service,
-        endpoint: from.ring as u16,
-    })
+    job.service = from.service;
+    job.vip_port = if of.port == 0 { port } else { of.port };
+    job.endpoint = from.ring as u16;
+    job.from = job.flow.destination;
+    job.from_port = job.flow.destination_port();
+    Ok(())
 }
 
-/// A packet to an address that `snat` sends from.
+/// Notes whose a packet is that comes to an address which `snat` sends from.
+///
+/// # Errors
+/// Where it is nobody's: the host's own traffic may have one of these addresses too.
 #[inline(always)]
-fn to_pool<W: World>(world: &W, tables: &layout::Tables, job: &Job) -> Result<Answer, Reason> {
+fn to_pool<W: World>(world: &W, job: &mut Job) -> Result<(), Reason> {
     let now = world.now();
+    let tcp_flags = job.tcp_flags;
     let seen = |e: &mut layout::FlowEntry| {
-        touch(e, job.tcp_flags, now);
+        touch(e, tcp_flags, now);
         *e
     };
-    let entry = match world.established(&job.flow, seen) {
+    let flow = &job.key();
+    let entry = match world.established(flow, seen) {
         Some(entry) => entry,
-        None => match world.fresh(&job.flow, seen) {
-            Some(entry) => entry,
-            // The host's own traffic may have one of these addresses too.
-            None => return Err(Reason::NoEntry),
-        },
+        None => world.fresh(flow, seen).ok_or(Reason::NoEntry)?,
     };
-    let of = service(tables, entry.service);
-    let rewrite = Rewrite::source(job, &of.address, entry.vip_port);
-    Ok(Answer {
-        rewrite: rewrite.to(&entry.other, entry.other_port),
-        service: entry.service,
-        endpoint: entry.endpoint,
-    })
+    job.service = entry.service;
+    job.vip_port = entry.vip_port;
+    job.send_as(entry.endpoint, &entry.other, entry.other_port);
+    Ok(())
 }
 
 /// Rewrites a reply and sends it to its client.
 #[inline(always)]
-fn send<P: Packet, W: World>(packet: &mut P, world: &W, job: &mut Job, answer: &Answer) -> Verdict {
-    let Answer {
-        rewrite,
-        service,
-        endpoint,
-    } = answer;
-    let (service, endpoint) = (*service, *endpoint);
-    let row = super::row(service);
+fn send<P: Packet, W: World>(
+    packet: &mut P,
+    world: &W,
+    tables: &layout::Tables,
+    job: &mut Job,
+) -> Verdict {
+    let row = super::row(job.service);
+    let rewrite = Rewrite {
+        source: service(tables, job.service).address,
+        destination: job.from,
+        ports: u32::from(job.vip_port) | u32::from(job.from_port) << 16,
+    };
     let route = world.route(
         job.flow.family,
         &rewrite.source,
@@ -149,15 +146,14 @@ fn send<P: Packet, W: World>(packet: &mut P, world: &W, job: &mut Job, answer: &
         Ok(bytes) => bytes,
         Err(reason) => return failed(world, row, reason),
     };
-    if let Err(reason) = translate(packet, job, rewrite) {
+    if let Err(reason) = translate(packet, job, &rewrite) {
         return failed(world, row, reason);
     }
-    world.event(endpoint, Event::Reply(bytes));
+    world.event(job.endpoint, Event::Reply(bytes));
     job.special |= special::REPLY;
-    job.service = service;
-    job.send_as(endpoint, &rewrite.destination, 0);
+    job.from_port = 0;
     if job.tcp_flags & tcp::RST != 0 {
-        world.event(endpoint, Event::Reset);
+        world.event(job.endpoint, Event::Reset);
     }
     let Route::Over { interface, macs } = route else {
         // The stack resolves the next hop where there is one, and sends what it is given.

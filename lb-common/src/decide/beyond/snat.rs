@@ -60,7 +60,7 @@ pub(super) fn open<W: World>(
         other_port: port,
         ..new
     };
-    world.remember_fresh(&job.flow, &forward);
+    world.remember_fresh(&job.key(), &forward);
     world.tracked(Tracked::Fresh);
     job.send_as(owner, &from, port);
     Ok(())
@@ -74,8 +74,9 @@ fn remembered<W: World>(
     job: &Job,
     now: u32,
 ) -> Option<FlowEntry> {
+    let flow = &job.key();
     if !job.opens() {
-        let before = world.established(&job.flow, |e| {
+        let before = world.established(flow, |e| {
             touch(e, job.tcp_flags, now);
             *e
         });
@@ -84,13 +85,13 @@ fn remembered<W: World>(
         {
             return Some(entry);
         }
-        let entry = world.fresh(&job.flow, |e| *e)?;
+        let entry = world.fresh(flow, |e| *e)?;
         if !goes_on(tables, &entry) {
             return None;
         }
-        return Some(promote(world, tables, job, &entry, now));
+        return Some(promote(world, tables, job, flow, &entry, now));
     }
-    let old = world.established(&job.flow, |e| {
+    let old = world.established(flow, |e| {
         touch(e, job.tcp_flags, now);
         *e
     });
@@ -100,9 +101,9 @@ fn remembered<W: World>(
         }
         // A new connection from the same address and port. The old one keeps its port at the
         // backend until the sweeper takes it, so that the two do not meet.
-        world.forget_established(&job.flow);
+        world.forget_established(flow);
     }
-    let again = world.fresh(&job.flow, |e| {
+    let again = world.fresh(flow, |e| {
         e.seen = now;
         *e
     })?;
@@ -124,6 +125,7 @@ fn promote<W: World>(
     world: &W,
     tables: &layout::Tables,
     job: &Job,
+    flow: &Flow,
     old: &FlowEntry,
     now: u32,
 ) -> FlowEntry {
@@ -137,8 +139,8 @@ fn promote<W: World>(
     let mirror = mirror(job, &moved);
     // The replies' first: a flow without them is no use, and a port must not seem free meanwhile.
     if world.remember_established(&back, &mirror) {
-        if establish(world, job, &moved) {
-            world.forget_fresh(&job.flow);
+        if establish(world, flow, &moved) {
+            world.forget_fresh(flow);
             world.forget_fresh(&back);
         } else {
             world.forget_established(&back);

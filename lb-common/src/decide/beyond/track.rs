@@ -3,6 +3,7 @@
 use super::serves;
 use crate::{
     decide::Job,
+    flow::Flow,
     layout::{self, FlowEntry, PINNED, Slot, Vip, entry, mode},
     tables::{Tracked, World},
     wire::tcp,
@@ -27,7 +28,7 @@ pub(super) fn follow<W: World>(
             return endpoint;
         }
         if prior != PINNED {
-            world.remember_fresh(&job.flow, &born(vip, job, owner, now));
+            world.remember_fresh(&job.key(), &born(vip, job, owner, now));
             world.tracked(Tracked::Fresh);
         }
         return owner;
@@ -39,7 +40,7 @@ pub(super) fn follow<W: World>(
         return owner;
     }
     let endpoint = if serves(tables, prior) { prior } else { owner };
-    establish(world, job, &born(vip, job, endpoint, now));
+    establish(world, &job.key(), &born(vip, job, endpoint, now));
     endpoint
 }
 
@@ -57,7 +58,7 @@ pub(super) fn sticky<W: World>(world: &W, tables: &layout::Tables, vip: &Vip, jo
     }
     let owner = job.endpoint;
     if super::endpoint(tables, owner).0.mode != mode::UNRESOLVED {
-        world.remember_fresh(&job.flow, &born(vip, job, owner, now));
+        world.remember_fresh(&job.key(), &born(vip, job, owner, now));
         world.tracked(Tracked::Fresh);
     }
 }
@@ -83,7 +84,7 @@ pub(super) fn born(vip: &Vip, job: &Job, endpoint: u16, now: u32) -> FlowEntry {
 /// Where the flow was seen to end, or its backend serves no more, it begins another.
 #[inline(always)]
 fn before<W: World>(world: &W, tables: &layout::Tables, job: &Job, now: u32) -> Option<u16> {
-    let flow = &job.flow;
+    let flow = &job.key();
     let old = world.established(flow, |e| {
         touch(e, job.tcp_flags, now);
         (e.endpoint, e.flags)
@@ -113,7 +114,8 @@ pub(super) fn known<W: World>(
     job: &Job,
     now: u32,
 ) -> Option<FlowEntry> {
-    let established = world.established(&job.flow, |e| {
+    let flow = &job.key();
+    let established = world.established(flow, |e| {
         touch(e, job.tcp_flags, now);
         *e
     });
@@ -122,7 +124,7 @@ pub(super) fn known<W: World>(
     {
         return Some(entry);
     }
-    let entry = world.fresh(&job.flow, |e| *e)?;
+    let entry = world.fresh(flow, |e| *e)?;
     if !serves(tables, entry.endpoint) {
         return None;
     }
@@ -131,16 +133,16 @@ pub(super) fn known<W: World>(
         flags: entry.flags | entry::CONFIRMED | closing(job.tcp_flags),
         ..entry
     };
-    if establish(world, job, &moved) {
-        world.forget_fresh(&job.flow);
+    if establish(world, flow, &moved) {
+        world.forget_fresh(flow);
     }
     Some(moved)
 }
 
 /// Remembers a flow that is more than a first packet; whether there was room.
 #[inline(always)]
-pub(super) fn establish<W: World>(world: &W, job: &Job, entry: &FlowEntry) -> bool {
-    let room = world.remember_established(&job.flow, entry);
+pub(super) fn establish<W: World>(world: &W, flow: &Flow, entry: &FlowEntry) -> bool {
+    let room = world.remember_established(flow, entry);
     world.tracked(if room {
         Tracked::Established
     } else {

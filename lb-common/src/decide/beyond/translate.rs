@@ -42,26 +42,6 @@ impl Rewrite {
             ports: u32::from(source_port) | u32::from(port) << 16,
         }
     }
-
-    /// A packet that is given another source.
-    #[inline(always)]
-    pub(super) fn source(job: &Job, source: &Address, port: u16) -> Self {
-        Self {
-            source: *source,
-            destination: job.flow.destination,
-            ports: job.flow.ports & 0xffff_0000 | u32::from(port),
-        }
-    }
-
-    /// The same to another destination.
-    #[inline(always)]
-    pub(super) fn to(self, destination: &Address, port: u16) -> Self {
-        Self {
-            destination: *destination,
-            ports: self.ports & 0xffff | u32::from(port) << 16,
-            ..self
-        }
-    }
 }
 
 /// Rewrites addresses and ports, brings the checksums up to date and takes one off the hops.

@@ -23,6 +23,7 @@ fn status(generation: u64) -> Arc<Status> {
         started_at_ms: 1,
         now_ms: 2,
         config_file: "/etc/evenkeel/evenkeel.toml".to_owned(),
+        config_sha256: String::new(),
         generation,
         published_at_ms: None,
         interfaces: Vec::new(),
@@ -34,6 +35,7 @@ fn status(generation: u64) -> Arc<Status> {
         },
         exits: [("not-for-us".to_owned(), u64::MAX)].into(),
         tracking: crate::admin::proto::Tracking::default(),
+        journal: crate::admin::proto::Journal::default(),
         services: Vec::new(),
     })
 }

@@ -162,6 +162,10 @@ fn header(status: &Status, page: &mut Page) {
             page.text(2, Tone::Bad, difference);
         }
     }
+    if let Some(failure) = &status.journal.failure {
+        let text = format!("journal NOT written, events wait in memory: {failure}");
+        page.text(0, Tone::Bad, &text);
+    }
     let reasons = judgement::reasons(status);
     if !reasons.is_empty() {
         page.text(0, Tone::Bad, &format!("wrong: {}", reasons.join("; ")));

@@ -646,6 +646,28 @@ fn each_mistake_in_a_shared_table_is_named_at_its_place() {
         ("tunnel", "gue_port = 0", "tunnel.gue_port", "is 0", "65535"),
         ("tunnel", "gue = 1", "tunnel.gue", "unknown", "gue_port"),
         (
+            "state",
+            "directory = \"state\"",
+            "state.directory",
+            "\"state\"",
+            "absolute path",
+        ),
+        (
+            "state",
+            "keep_events = \"1h\"",
+            "state.keep_events",
+            "1h",
+            "from 1day",
+        ),
+        (
+            "state",
+            "max_journal_mib = 0",
+            "state.max_journal_mib",
+            "is 0",
+            "1048576",
+        ),
+        ("state", "dir = 1", "state.dir", "unknown", "directory"),
+        (
             "tracking",
             "window = \"9s\"",
             "tracking.window",

@@ -1,4 +1,4 @@
-//! The tables that stand once: `[snat]`, `[tunnel]` and `[tracking]`.
+//! The tables that stand once: `[snat]`, `[tunnel]`, `[tracking]` and `[state]`.
 
 use std::{
     net::IpAddr,
@@ -16,7 +16,7 @@ use crate::{
         findings::Report,
         raw::{self, Held, Table},
     },
-    model::{PortRange, Snat, Tracking, Tunnel},
+    model::{PortRange, Snat, State, Tracking, Tunnel},
 };
 
 /// Checks `[snat]`.
@@ -171,5 +171,35 @@ pub(super) fn tracking(
         closing: closing?,
         fresh: fresh?,
         established: established?,
+    })
+}
+
+/// Checks `[state]`, or takes its defaults.
+pub(super) fn state(
+    table: Option<(&Table<raw::State>, Range<usize>)>,
+    report: &mut Report<'_>,
+) -> Option<State> {
+    let default = raw::State::default();
+    let (raw, at) = table.map_or((&default, 0..0), |(table, at)| (&table.0, at));
+    let mut fields = Fields::new("state", at, report);
+    let directory = fields.path("directory", &raw.directory, State::DIRECTORY, usize::MAX);
+    let day = Duration::from_hours(24);
+    let keep = fields.duration(
+        "keep_events",
+        &raw.keep_events,
+        State::KEEP_EVENTS,
+        day..=3660 * day,
+    );
+    let mib = fields.number(
+        "max_journal_mib",
+        &raw.max_journal_mib,
+        State::MAX_JOURNAL_MIB,
+        1..=1 << 20,
+        "",
+    );
+    Some(State {
+        directory: directory?,
+        keep_events: keep?,
+        max_journal: mib?.unsigned_abs() << 20,
     })
 }

@@ -4,7 +4,7 @@ use super::super::{
     facts::{Facts, PinsPlace},
     finding::{Finding, Level, Remedy},
 };
-use crate::dataplane::requirements::{LEAST, Release};
+use crate::dataplane::requirements::{self, LEAST, Release};
 
 const PLACE: &str = "host";
 
@@ -25,29 +25,19 @@ pub(super) fn privilege(facts: &Facts) -> Option<Finding> {
 /// The kernel's version decides what it can do for XDP.
 pub(super) fn kernel(facts: &Facts) -> Option<Finding> {
     let release = &facts.host.release;
-    let found = version(release)?;
+    Release::parse(release)?;
     let what = format!("kernel {release}");
-    let Release(major, minor) = LEAST;
-    Some(if found < (major, minor) {
-        Finding::new(
+    Some(match requirements::judge(release) {
+        Err(too_old) => Finding::new(
             Level::Error,
             "kernel",
             PLACE,
             what,
-            "it lacks what the data plane needs",
+            too_old.lacks(),
             Remedy::words(format!("boot Linux {LEAST} or later")),
-        )
-    } else {
-        Finding::ok("kernel", PLACE, what)
+        ),
+        Ok(()) => Finding::ok("kernel", PLACE, what),
     })
-}
-
-/// Major and minor number of a release like `6.1.0-18-amd64`.
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|number| number.parse().ok());
-    Some((numbers.next()??, numbers.next()??))
 }
 
 /// An interpreted program costs several times as much.

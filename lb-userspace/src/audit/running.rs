@@ -1,0 +1,182 @@
+//! What a running system can be asked, beside its configuration.
+
+use std::collections::BTreeMap;
+
+use super::{Finding, Level, percent};
+use crate::{
+    admin::proto::{Service as Live, Status},
+    doctor::finding::{Finding as Seen, Level as Bad},
+    model::{Backend, Config, Service},
+    stats::evenness::{Deviation, table_reference},
+};
+
+/// A weight that changes by more in one step deserves a second look.
+const LARGEST_CHANGE: u32 = 2;
+
+/// Everything that the controller's status answers wrongly. `config` is what is audited: the file
+/// that it runs by, with `digest` of the text, or one that shall follow.
+#[must_use]
+pub fn judge(config: &Config, digest: &str, status: &Status) -> Vec<Finding> {
+    let whole = [kernel(status), file(digest, status), memory(config, status)];
+    let mut findings: Vec<Finding> = whole.into_iter().flatten().collect();
+    let live: BTreeMap<&str, &Live> = status
+        .services
+        .iter()
+        .map(|live| (live.name.as_str(), live))
+        .collect();
+    for service in &config.services {
+        if let Some(live) = live.get(&*service.name) {
+            let found = shares(live).into_iter().chain(steps(service, live));
+            findings.extend(found.map(|finding| finding.of(&service.name)));
+        }
+    }
+    findings
+}
+
+/// L1: the kernel's tables.
+fn kernel(status: &Status) -> Option<Finding> {
+    let tables = &status.tables;
+    (!tables.as_intended).then(|| {
+        Finding::new(
+            "L1",
+            Level::Critical,
+            format!(
+                "the kernel's tables are not the intended ones: {}",
+                tables.differences.join("; ")
+            ),
+            "packets follow something that nobody decided",
+            "restart the controller: it publishes the intended tables; then find out who else writes \
+             to the pinned maps",
+        )
+    })
+}
+
+/// L32: the file on disk.
+fn file(digest: &str, status: &Status) -> Option<Finding> {
+    (!status.config_sha256.is_empty() && status.config_sha256 != digest).then(|| {
+        Finding::new(
+            "L32",
+            Level::Error,
+            "the running configuration is not this file's",
+            "the next restart changes something, at a time that nobody chose",
+            "restart the controller with the file, or put the file back",
+        )
+    })
+}
+
+/// L23: room for remembered flows.
+fn memory(config: &Config, status: &Status) -> Option<Finding> {
+    let (room, flows) = (
+        u64::from(config.tracking.established.get()),
+        status.tracking.flows,
+    );
+    (room < 2 * flows).then(|| {
+        Finding::new(
+            "L23",
+            Level::Warning,
+            format!("{flows} flows are remembered, and there is room for {room}"),
+            "flows that find no room may move to another backend when the ring changes",
+            format!(
+                "set established = {} under [tracking]",
+                (2 * flows).next_power_of_two()
+            ),
+        )
+    })
+}
+
+/// L2 and L3 as the kernel has them: slots of the backends that take new flows.
+fn shares(live: &Live) -> Vec<Finding> {
+    if live.serving == 0 {
+        return vec![Finding::new(
+            "L2",
+            Level::Critical,
+            "no backend is usable",
+            "nobody serves",
+            "see 'evenkeel status' for why each is out",
+        )];
+    }
+    let in_ring = |out: &Option<String>, weight| if out.is_none() { weight } else { 0 };
+    let backends = &live.backends;
+    let weights: Vec<u16> = backends
+        .iter()
+        .map(|b| in_ring(&b.out_of_ring, b.weight))
+        .collect();
+    let slots: Vec<u32> = backends.iter().map(|b| b.slots).collect();
+    let total: u32 = slots.iter().sum();
+    let off = table_reference(&weights, &slots, total as usize);
+    let finding = |off: Deviation| {
+        let what = format!(
+            "it has {} of the slots, its weight asks for {}",
+            percent(off.actual),
+            percent(off.expected)
+        );
+        Finding::new(
+            "L3",
+            Level::Critical,
+            what,
+            "the load is not spread as intended",
+            "see 'evenkeel events --kind publication' for the last change",
+        )
+        .at(&backends[off.backend].name)
+    };
+    off.into_iter().map(finding).collect()
+}
+
+/// L28: weights that the file changes by much.
+fn steps(service: &Service, live: &Live) -> Vec<Finding> {
+    let now: BTreeMap<_, _> = live
+        .backends
+        .iter()
+        .map(|b| (b.address, b.weight))
+        .collect();
+    let step = |backend: &Backend| {
+        let (before, after) = (*now.get(&backend.address)?, backend.weight.number());
+        let (small, large) = (u32::from(before.min(after)), u32::from(before.max(after)));
+        // To zero and back is a drain, and no slip.
+        (small > 0 && large > LARGEST_CHANGE * small).then(|| {
+            Finding::new(
+                "L28",
+                Level::Warning,
+                format!("its weight goes from {before} to {after} in one change"),
+                "what it can take is not known before it gets it",
+                "go in smaller steps, and look at its latency between them",
+            )
+            .at(&backend.name)
+        })
+    };
+    service.backends.iter().filter_map(step).collect()
+}
+
+/// L20 and L30: what a look at the host found, as far as the audit has a rule for it.
+#[must_use]
+pub fn host(seen: &[Seen]) -> Vec<Finding> {
+    let finding = |seen: &Seen| {
+        let level = match seen.level {
+            Bad::Warning => Level::Warning,
+            Bad::Error => Level::Error,
+            Bad::Ok | Bad::Info => return None,
+        };
+        let (rule, why) = match seen.rule {
+            "mtu-headroom" => ("L20", "packets that become too long in a tunnel are lost"),
+            "native" | "lro" | "vlan-offload" | "queues" | "send-queues" | "gro-hw" => (
+                "L30",
+                "the interface does not give the program its packets as they came, or slowly",
+            ),
+            _ => return None,
+        };
+        Some(Finding::new(
+            rule,
+            level,
+            format!("{}: {}", seen.place, seen.what),
+            why,
+            match &seen.command {
+                Some(command) => format!("{}: '{command}'", seen.remedy),
+                None => seen.remedy.clone(),
+            },
+        ))
+    };
+    seen.iter().filter_map(finding).collect()
+}
+
+#[cfg(test)]
+mod tests;
