@@ -48,10 +48,11 @@ const fn all(file: &'static str) -> Check {
 }
 
 /// The checks. A line here is all that another one takes.
-const CHECKS: [Check; 24] = [
+const CHECKS: [Check; 25] = [
     all("packets"),
     all("packets_foreign"),
     all("packets_modes"),
+    all("packets_table"),
     all("packets_tracking"),
     all("packets_unusual"),
     all("decap_packets"),
