@@ -67,6 +67,19 @@ impl XdpPass {
     ///
     /// Where there is no such interface, or its driver or the kernel refuses.
     pub fn attach(namespace: &Namespace, interface: &str) -> Result<Self> {
+        Self::attach_with(namespace, interface, HAS_FRAGS)
+    }
+
+    /// Attaches one that takes frames in one buffer only.
+    ///
+    /// # Errors
+    ///
+    /// As [`XdpPass::attach`], and where the MTU is more than fits into one buffer.
+    pub fn attach_for_one_buffer(namespace: &Namespace, interface: &str) -> Result<Self> {
+        Self::attach_with(namespace, interface, 0)
+    }
+
+    fn attach_with(namespace: &Namespace, interface: &str, prog_flags: u32) -> Result<Self> {
         let attach = || -> Result<OwnedFd> {
             let index = rustix::net::netdevice::name_to_index(socket()?, interface)
                 .with_context(|| format!("no interface {interface}"))?;
@@ -79,7 +92,7 @@ impl XdpPass {
                 log_size: 0,
                 log_buf: 0,
                 kern_version: 0,
-                prog_flags: HAS_FRAGS,
+                prog_flags,
             };
             let program = bpf(BPF_PROG_LOAD, &load).context("cannot load an XDP program")?;
             let link = LinkCreate {

@@ -209,7 +209,7 @@ fn packets_in_several_buffers_suit_the_program_where_others_are_refused() {
     let said = doctor(&bed, &config(&bed), &[]);
     assert_eq!(said.level(BALANCER_INTERFACE, "mtu"), "ok");
     // A program that takes one buffer only cannot be attached here.
-    let error = XdpPass::attach(&bed.balancer, BALANCER_INTERFACE).unwrap_err();
+    let error = XdpPass::attach_for_one_buffer(&bed.balancer, BALANCER_INTERFACE).unwrap_err();
     assert!(format!("{error:#}").contains("cannot attach"), "{error:#}");
     // The generic hook does not mind.
     let generic = config(&bed).replace("\"native\"", "\"generic\"");
