@@ -62,9 +62,8 @@ The configuration is at /etc/evenkeel/evenkeel.toml unless a command is told ano
 
 Exit codes of all commands:
   0  done
-  1  looked, and the answer is no (check: not valid; audit, doctor,
-     status --check: something is wrong;
-     decap --status: not loaded)
+  1  looked, and the answer is no (check: not valid; audit, doctor, status
+     --check: something is wrong; decap --status: not loaded)
   2  could not be done, or wrong usage
 
 Environment:

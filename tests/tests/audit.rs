@@ -66,8 +66,17 @@ fn a_running_system_and_its_file_are_audited() {
     let next = bed.dir().write("next.toml", &slipped).unwrap();
     let next = next.to_str().unwrap();
     assert_eq!(audit(&bed, &["--file", next]).0, 1);
-    assert_eq!(audit(&bed, &[]), (0, sound));
+    assert_eq!(audit(&bed, &[]), (0, sound.clone()));
     assert_eq!(audit(&bed, &["--file", next, "--offline"]).0, 1);
+    // One that is as good as the one in force is not bad for being another.
+    let other = bed
+        .dir()
+        .write("other.toml", &format!("# A comment.\n{config}"));
+    let other = other.unwrap();
+    assert_eq!(
+        audit(&bed, &["--file", other.to_str().unwrap()]),
+        (0, sound)
+    );
 
     daemon.terminate().unwrap();
     assert_eq!(audit(&bed, &[]), (2, Vec::new()));

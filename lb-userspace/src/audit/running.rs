@@ -14,10 +14,14 @@ use crate::{
 const LARGEST_CHANGE: u32 = 2;
 
 /// Everything that the controller's status answers wrongly. `config` is what is audited: the file
-/// that it runs by, with `digest` of the text, or one that shall follow.
+/// that it runs by, with `digest` of its text, or one that shall follow, and has none to compare.
 #[must_use]
-pub fn judge(config: &Config, digest: &str, status: &Status) -> Vec<Finding> {
-    let whole = [kernel(status), file(digest, status), memory(config, status)];
+pub fn judge(config: &Config, digest: Option<&str>, status: &Status) -> Vec<Finding> {
+    let whole = [
+        kernel(status),
+        digest.and_then(|digest| file(digest, status)),
+        memory(config, status),
+    ];
     let mut findings: Vec<Finding> = whole.into_iter().flatten().collect();
     let live: BTreeMap<&str, &Live> = status
         .services

@@ -127,7 +127,9 @@ async fn look(arguments: &Arguments) -> anyhow::Result<Vec<Finding>> {
     let (config, digest) = config::load_with_digest(&file)?;
     let mut findings = audit::config::judge(&config, &local()?);
     if let Some(status) = &status {
-        findings.extend(audit::running::judge(&config, &digest, status));
+        // One that shall follow is meant to be another.
+        let own = arguments.file.is_none().then_some(digest.as_str());
+        findings.extend(audit::running::judge(&config, own, status));
     }
     findings.extend(host(&config).await);
     Ok(findings)

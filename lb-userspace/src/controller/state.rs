@@ -370,6 +370,8 @@ impl State {
         if self.news.is_empty() {
             return Ok(false);
         }
+        // What is told of it must not seem older than what it follows from.
+        self.now = now;
         self.renew_force(now);
         let next = self.plan(now);
         if self
@@ -572,6 +574,7 @@ impl State {
 
     /// Compares the kernel's tables with the intended ones.
     pub(super) fn verify(&mut self, now: Now) {
+        self.now = now;
         let Some(intended) = &self.image else {
             return;
         };

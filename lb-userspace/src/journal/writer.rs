@@ -3,13 +3,12 @@
 use std::{
     collections::VecDeque,
     io,
-    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use log::{error, info, warn};
@@ -120,22 +119,23 @@ struct Writer {
 impl Writer {
     fn run(mut self, events: &Receiver<Event>) {
         self.written = PRUNE;
+        // While the disk takes none, one try a second is enough, whatever comes.
+        let mut next = now();
         loop {
-            let (end, came) = match events.recv_timeout(RETRY) {
+            let end = match events.recv_timeout(RETRY) {
                 Ok(event) => {
                     self.take(event);
-                    (false, true)
+                    false
                 }
-                Err(RecvTimeoutError::Timeout) => (false, false),
-                Err(RecvTimeoutError::Disconnected) => (true, false),
+                Err(RecvTimeoutError::Timeout) => false,
+                Err(RecvTimeoutError::Disconnected) => true,
             };
             while let Ok(event) = events.try_recv() {
                 self.take(event);
             }
-            let failing = self.failure().is_some();
-            // While the disk takes none, one try a second is enough, whatever comes.
-            if end || !failing || !came {
+            if end || self.failure().is_none() || now() >= next {
                 self.write();
+                next = now() + RETRY;
             }
             if end {
                 return;
@@ -164,8 +164,14 @@ impl Writer {
                 }
             }
             Err(why) => {
-                // A fresh start next time: the file may be another one by then.
+                // A fresh start next time: the file may be another one by then, and is where this
+                // one turned out to be damaged.
                 self.store = None;
+                if why.is_damage()
+                    && let Err(e) = self.set_aside(&why)
+                {
+                    error!("{}", with_causes(&e));
+                }
                 let why = with_causes(&why);
                 if lock(&self.condition).failure.replace(why.clone()).is_none() {
                     error!("the journal is not written, events wait in memory: {why}");
@@ -210,12 +216,19 @@ impl Writer {
 
     /// Opens the file, or a new one in the place of one that is damaged.
     fn open(&mut self) -> Result<Store, Error> {
-        let directory: PathBuf = self.state.directory.clone();
-        let damage = match Store::open(&directory) {
-            Err(damage) if damage.is_damage() => damage,
-            other => return other,
-        };
-        let aside = store::set_aside(&directory, now_ms()).map_err(|source| Error::Folder {
+        match Store::open(&self.state.directory) {
+            Err(damage) if damage.is_damage() => {
+                self.set_aside(&damage)?;
+                Store::open(&self.state.directory)
+            }
+            other => other,
+        }
+    }
+
+    /// Moves a damaged file out of the way, and says so in what follows.
+    fn set_aside(&mut self, damage: &Error) -> Result<(), Error> {
+        let directory = &self.state.directory;
+        let aside = store::set_aside(directory, now_ms()).map_err(|source| Error::Folder {
             folder: directory.clone(),
             source,
         })?;
@@ -223,11 +236,19 @@ impl Writer {
             "the journal was damaged and begins anew; what is left of it is at {}",
             aside.display()
         );
-        warn!("{message} ({})", with_causes(&damage));
+        warn!("{message} ({})", with_causes(damage));
         let event = Event::of_controller(now_ms(), Kind::Journal, Level::Warning, message);
         self.waiting.push_front(event);
-        Store::open(&directory)
+        Ok(())
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the journal's thread is a driver"
+)]
+fn now() -> Instant {
+    Instant::now()
 }
 
 #[expect(

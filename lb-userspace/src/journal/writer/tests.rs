@@ -130,3 +130,51 @@ fn what_there_is_no_room_for_is_counted_and_told() {
     );
     assert_eq!(read(&writer.state)[0], now + 5);
 }
+
+#[test]
+fn events_that_go_on_coming_do_not_put_off_the_next_try() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = state(folder.path());
+    fs::write(&state.directory, "").unwrap();
+    let journal = Journal::start(&state).unwrap();
+    journal.record(event(now_ms()));
+    until(|| journal.condition().failure.is_some());
+    fs::remove_file(&state.directory).unwrap();
+    until(|| {
+        journal.record(event(now_ms()));
+        journal.condition().failure.is_none()
+    });
+}
+
+#[test]
+fn damage_that_shows_while_writing_is_set_aside_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = state(folder.path());
+    let journal = Journal::start(&state).unwrap();
+    let now = now_ms();
+    for n in 0..2000 {
+        journal.record(event(now + n));
+    }
+    drop(journal);
+    // The first page, which opening looks at, stays whole.
+    let file = path(&state.directory);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[4096..].fill(0x5a);
+    fs::write(&file, bytes).unwrap();
+    let journal = Journal::start(&state).unwrap();
+    until(|| {
+        journal.record(event(now_ms()));
+        let aside = fs::read_dir(&state.directory).unwrap().flatten();
+        let mut names = aside.map(|entry| entry.file_name().into_string().unwrap());
+        names.any(|name| name.starts_with("journal.db.damaged-"))
+    });
+    until(|| journal.condition().failure.is_none());
+    drop(journal);
+    let reader = Reader::open(&state.directory).unwrap();
+    let records = reader.last(&Filter::default(), 100_000).unwrap();
+    assert!(
+        records[0].message.contains("was damaged"),
+        "{:?}",
+        records[0]
+    );
+}
