@@ -1,6 +1,6 @@
 //! Builds the XDP programs, leaves their objects in `OUT_DIR` (`evenkeel-xdp`, the balancer,
-//! `evenkeel-decap`, for backends, `evenkeel-bench`, for the benchmark), and notes the git revision
-//! for `--version`.
+//! `evenkeel-decap`, for backends, `evenkeel-probe`, for probes, `evenkeel-bench`, for the
+//! benchmark), and notes the git revision for `--version`.
 //!
 //! BPF takes `core` built from source, so a toolchain that has the source. Where the active one
 //! lacks it (`rust-src` cannot be had everywhere), another installed one is used for this part.
@@ -35,7 +35,12 @@ fn main() -> Result<()> {
     revision();
     // Lets clippy run where no BPF toolchain is: there has to be a file to include.
     if env::var_os("AYA_BUILD_SKIP").is_some() {
-        for name in ["evenkeel-xdp", "evenkeel-decap", "evenkeel-bench"] {
+        for name in [
+            "evenkeel-xdp",
+            "evenkeel-decap",
+            "evenkeel-probe",
+            "evenkeel-bench",
+        ] {
             let object = Path::new(&env::var("OUT_DIR")?).join(name);
             fs::write(&object, []).with_context(|| format!("write {}", object.display()))?;
         }

@@ -6,6 +6,7 @@
 //! [`unusual`]. In the kernel each of these is a function that the verifier looks at by itself.
 
 pub mod beyond;
+pub mod probe;
 pub mod unusual;
 
 use bytemuck::{Pod, Zeroable};

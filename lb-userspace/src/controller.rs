@@ -8,6 +8,7 @@ mod evenness;
 mod health;
 mod load;
 mod plan;
+mod probes;
 mod state;
 mod status;
 mod sweep;
@@ -147,7 +148,7 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
     })?;
     let mut state = State::new(config, identity, kernel, journal, Now::read())?;
     let (reports_in, mut reports) = mpsc::channel(REPORTS);
-    let driver = Driver::spawn(&state.config().services, reports_in);
+    let driver = Driver::spawn(&state.config().services, reports_in, state.probe_paths());
     let (_watcher, mut hops) = Watcher::spawn(state.addresses());
     info!(
         "{} services with {} backends, {} of them probed; admin socket {}",

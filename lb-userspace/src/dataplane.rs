@@ -10,6 +10,7 @@ pub(crate) mod pins;
 pub mod requirements;
 mod rings;
 mod sources;
+pub mod steering;
 mod syscall;
 
 use lb_common::layout::{EndpointCounters, ExitCounters};
@@ -51,6 +52,10 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 /// The compiled XDP object of the decapsulator.
 pub static DECAP_OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evenkeel-decap"));
+
+/// The compiled programs that steer probes.
+pub static PROBE_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evenkeel-probe"));
 
 /// The compiled programs of the benchmark, which no controller loads.
 pub static BENCH_OBJECT: &[u8] =

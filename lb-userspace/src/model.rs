@@ -5,16 +5,15 @@
 
 mod ejection;
 mod options;
+mod probes;
 mod shared;
 
 use std::{
     fmt,
     net::IpAddr,
     num::{NonZeroU16, NonZeroU32},
-    ops::RangeInclusive,
     path::PathBuf,
     sync::Arc,
-    time::Duration,
 };
 
 pub use self::{
@@ -23,6 +22,7 @@ pub use self::{
         ConnectionLimit, Fate, Fragments, OnDown, Options, Quic, ServerId, ServerIdLength, Sources,
         Spread, UdpFlows,
     },
+    probes::{HealthCheck, HttpProbe, ProbeKind, ProbeMark, Via},
     shared::{Evenness, PortRange, Snat, State, Tracking, Tunnel},
 };
 
@@ -255,55 +255,6 @@ pub struct Backend {
     pub server_id: Option<ServerId>,
 }
 
-/// What a probe does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ProbeKind {
-    /// Opens a TCP connection.
-    Tcp,
-    /// Sends an HTTP/1.1 GET and judges the answer.
-    Http(HttpProbe),
-}
-
-impl ProbeKind {
-    /// The word for it in the configuration and in messages.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Http(_) => "http",
-        }
-    }
-}
-
-/// An HTTP request and the answer that counts as healthy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpProbe {
-    /// Path and query, with the leading slash.
-    pub path: String,
-    /// The `Host` header; the backend's address where none is configured.
-    pub host: Option<String>,
-    /// Healthy status codes: any of these ranges.
-    pub status: Vec<RangeInclusive<u16>>,
-    /// Text that the first 64 KiB of the body must contain.
-    pub body: Option<String>,
-}
-
-/// How a service's backends are probed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthCheck {
-    /// What a probe does.
-    pub kind: ProbeKind,
-    /// The backend's port that is probed.
-    pub port: NonZeroU16,
-    /// From the start of one probe to the start of the next, before jitter.
-    pub interval: Duration,
-    /// How long a probe may take; shorter than the interval.
-    pub timeout: Duration,
-    /// Passes in a row that bring a backend up.
-    pub rise: NonZeroU32,
-    /// Failures in a row that take a backend down.
-    pub fall: NonZeroU32,
-}
-
 /// One VIP, port and protocol with the backends that serve it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
@@ -356,6 +307,8 @@ pub struct DataPlaneConfig {
     pub hash_seed: u64,
     /// How even the shares are to be in rings whose size is not given.
     pub evenness: Evenness,
+    /// How the kernel recognises probes that take the way of traffic.
+    pub probe_mark: ProbeMark,
 }
 
 /// Where the controller answers its command line.

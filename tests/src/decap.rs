@@ -1,6 +1,6 @@
 //! `evenkeel decap` on a backend.
 
-use std::{process::Command, time::Duration};
+use std::{path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Result, ensure};
 
@@ -17,8 +17,9 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// A decapsulator on a backend of a bed, which takes tunnels from the balancer's addresses.
 #[derive(Debug)]
 pub struct Decap<'bed> {
-    _process: Process,
-    _bed: &'bed Topology,
+    process: Process,
+    bed: &'bed Topology,
+    host: &'bed Host,
 }
 
 impl<'bed> Decap<'bed> {
@@ -28,10 +29,9 @@ impl<'bed> Decap<'bed> {
     ///
     /// Where the binary is not built, or does not get ready.
     pub fn start(bed: &'bed Topology, host: &'bed Host) -> Result<Self> {
-        let pins = bed.dir().bpf().join(format!("decap-{}", host.name));
         let mut decap: Command = host.namespace.command_at(&tools::evenkeel()?);
         decap.args(["decap", "--interface", HOST_INTERFACE, "--pins"]);
-        decap.arg(pins);
+        decap.arg(pins(bed, host));
         for balancer in [
             "10.10.0.2/32",
             "fd00:10::2/128",
@@ -52,8 +52,27 @@ impl<'bed> Decap<'bed> {
             Ok(())
         })?;
         Ok(Self {
-            _process: process,
-            _bed: bed,
+            process,
+            bed,
+            host,
         })
     }
+
+    /// Ends it, and takes its program off the backend.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not end, or the program cannot be removed.
+    pub fn remove(mut self) -> Result<()> {
+        self.process.terminate(PATIENCE)?;
+        let mut decap = self.host.namespace.command_at(&tools::evenkeel()?);
+        decap.args(["decap", "--detach", "--pins"]);
+        decap.arg(pins(self.bed, self.host));
+        tools::output(&mut decap).map(drop)
+    }
+}
+
+/// Where it pins what it loads.
+fn pins(bed: &Topology, host: &Host) -> PathBuf {
+    bed.dir().bpf().join(format!("decap-{}", host.name))
 }

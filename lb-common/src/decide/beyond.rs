@@ -144,7 +144,7 @@ pub fn send<P: Packet, W: World>(
     let sent = Sent::new(packet, transport, job.tcp_flags, job.hash);
     let way = match to.mode {
         mode::DSR => Ok(()),
-        mode::IPIP | mode::GUE => tunnel::wrap(packet, tables, job, to, far),
+        mode::IPIP | mode::GUE => tunnel::wrap(packet, tables.header.gue_port, job, to, far),
         // Nothing says what it is sent from: an endpoint of mode `snat` in a service that is not.
         mode::SNAT if job.from_port == 0 => Err(Reason::BadTables),
         mode::NAT | mode::SNAT if tunnel::size(job) > usize::from(to.mtu) => Err(Reason::TooBig),

@@ -16,7 +16,7 @@ use lb_common::{
 };
 
 pub use self::{
-    endpoints::{has_source, ip, way},
+    endpoints::{has_source, ip, records, way},
     places::NAMED,
 };
 pub use super::numbers::{Fresh, Full, Numbers};

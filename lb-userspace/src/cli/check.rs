@@ -284,7 +284,7 @@ mod tests {
     use super::*;
     use crate::model::{
         AdminConfig, ConnectionLimit, DataPlaneConfig, Evenness, Fate, OnEmpty, Options, PortRange,
-        ProbeKind, RingSize, RingSlots, ServiceKey, ServicePort, Snat, Sources, State, Tracking,
+        ProbeKind, ProbeMark, RingSize, RingSlots, ServiceKey, ServicePort, Snat, Sources, State, Tracking,
         Weight, XdpMode,
     };
 
@@ -305,6 +305,7 @@ mod tests {
                 pins: "/sys/fs/bpf/evenkeel".into(),
                 hash_seed: 0,
                 evenness: Evenness::DEFAULT,
+                probe_mark: ProbeMark::DEFAULT,
             },
             snat: Some(Snat {
                 addresses: vec!["10.0.0.100".parse().unwrap()],
@@ -347,14 +348,10 @@ mod tests {
                     },
                     ..Options::default()
                 },
-                health: Some(HealthCheck {
-                    kind: ProbeKind::Tcp,
-                    port: NonZeroU16::new(80).unwrap(),
-                    interval: Duration::from_secs(1),
-                    timeout: Duration::from_millis(500),
-                    rise: NonZeroU32::new(2).unwrap(),
-                    fall: NonZeroU32::new(3).unwrap(),
-                }),
+                health: Some(HealthCheck::new(
+                    ProbeKind::Tcp,
+                    NonZeroU16::new(80).unwrap(),
+                )),
                 backends: vec![
                     backend("b1", "10.0.0.1", 3),
                     backend("old-b2", "10.0.0.2", 1),

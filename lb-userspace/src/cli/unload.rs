@@ -7,7 +7,10 @@ use clap::Args;
 use super::{Answer, CONFIG_FILE, output};
 use crate::{
     config,
-    dataplane::kernel::{self, Unloaded},
+    dataplane::{
+        kernel::{self, Unloaded},
+        steering,
+    },
 };
 
 /// Stop forwarding and take everything of Evenkeel's out of the kernel
@@ -38,6 +41,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
         Some(unloaded) => sentence(pins, &unloaded),
     };
     output::print(&text)?;
+    // What a killed controller left on an old kernel. Nothing of it is in the way of traffic.
+    match steering::remove_stale() {
+        Ok(0) => {}
+        Ok(filters) => output::print(&format!("removed {filters} filters of probes\n"))?,
+        Err(e) => log::warn!("the filters of probes were not looked for: {e}"),
+    }
     Ok(Answer::Yes)
 }
 

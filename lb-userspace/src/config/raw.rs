@@ -263,6 +263,10 @@ table! {
         /// is not given. Default: 0.02.
         #[schemars(range(min = 0.001, max = 0.5), extend("default" = 0.02))]
         evenness: Leaf<f64>,
+        /// The upper sixteen bits of the marks (`SO_MARK`) of probes on the way of traffic; the
+        /// others are zero. Default: 0x454b0000.
+        #[schemars(range(min = 65536, max = 4_294_901_760_i64), extend("default" = 0x454b_0000))]
+        probe_mark: Leaf<i64>,
     }
 }
 
@@ -449,6 +453,16 @@ table! {
         /// The port that is probed. Default: the service's.
         #[schemars(range(min = 1, max = 65535))]
         port: Leaf<i64>,
+        /// Which way a probe takes: `vip` is that of the service's packets, `direct` goes to the
+        /// backend's own address. Default: `vip` in modes `dsr`, `ipip` and `gue`, else `direct`.
+        #[schemars(extend("enum" = ["vip", "direct"]))]
+        via: Leaf<String>,
+        /// `vip`: how large clients' packets are at most, in bytes; a probe opens with one as
+        /// large. 0 asks for none. Default: 1500.
+        #[schemars(range(min = 0, max = 9216), extend("default" = 1500))]
+        client_mtu: Leaf<i64>,
+        /// The address of this host that probes come from. Default: the kernel's choice.
+        source: Leaf<String>,
         /// From the start of a probe to the start of the next. Default: `1s`.
         #[schemars(extend("default" = "1s"))]
         interval: Leaf<String>,

@@ -24,7 +24,7 @@ use super::{
     findings::Report,
     raw::{self, Held, Leaf, Table, Tables},
 };
-use crate::model::{AdminConfig, Config, DataPlaneConfig, Evenness, Service, XdpMode};
+use crate::model::{AdminConfig, Config, DataPlaneConfig, Evenness, ProbeMark, Service, XdpMode};
 
 /// Most services in a file, as many as the tables hold.
 const SERVICES: usize = lb_common::layout::SERVICES;
@@ -182,12 +182,21 @@ fn data_plane(
     let evenness = fields.optional("evenness", &raw.evenness, shares, |&fraction| {
         Evenness::new(fraction).ok_or_else(|| format!("is {fraction}"))
     });
+    let marks = "give a number whose lower sixteen bits are zero, as in 0x454b0000, that nothing \
+                 else on this host marks packets with";
+    let probe_mark = fields.optional("probe_mark", &raw.probe_mark, marks, |&mark| {
+        u32::try_from(mark)
+            .ok()
+            .and_then(ProbeMark::new)
+            .ok_or_else(|| format!("is {mark:#x}"))
+    });
     Some(DataPlaneConfig {
         interfaces: interfaces?,
         xdp_mode: xdp_mode?,
         pins: pins?,
         hash_seed: hash_seed?.unsigned_abs(),
         evenness: evenness?.unwrap_or(Evenness::DEFAULT),
+        probe_mark: probe_mark?.unwrap_or(ProbeMark::DEFAULT),
     })
 }
 

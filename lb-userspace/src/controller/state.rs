@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{
     Error, Identity, Now, addresses, adopt, evenness, health::Watched, load::Load, status,
-    sweep::Sweeper,
+    probes::Probes, sweep::Sweeper,
 };
 use crate::{
     admin::proto,
@@ -113,6 +113,8 @@ pub(super) struct State {
     pub(super) sweeper: Sweeper,
     /// What the last pass of the sweeper found out.
     pub(super) learned: Option<Learned>,
+    /// The ways of probes.
+    pub(super) probes: Probes,
 }
 
 impl State {
@@ -176,7 +178,9 @@ impl State {
         if let Some(image) = &image {
             info!("adopting generation {}", image.tables.header.generation);
         }
+        let probes = Probes::new(&config);
         let mut state = Self {
+            probes,
             config,
             identity,
             started: now,
@@ -201,6 +205,7 @@ impl State {
             learned: None,
         };
         state.retarget();
+        state.aim_probes();
         state.news.add("a controller started");
         let message = format!("evenkeel {} started", state.identity.version);
         let start = state
@@ -221,7 +226,9 @@ impl State {
     }
 
     pub(super) fn addresses(&self) -> BTreeSet<IpAddr> {
-        addresses(&self.config)
+        let mut addresses = addresses(&self.config);
+        addresses.extend(super::probes::vips(&self.config));
+        addresses
     }
 
     pub(super) fn generation(&self) -> u64 {
@@ -284,7 +291,9 @@ impl State {
         let Some((service, backend)) = self.find(report) else {
             return;
         };
-        self.note_performance(service, backend, report);
+        if report.outcome.instead.is_none() {
+            self.note_performance(service, backend, report);
+        }
         let name = format!("{}/{}", report.service, report.backend);
         let state = &mut self.services[service].backends[backend];
         state.probed = true;
@@ -298,6 +307,13 @@ impl State {
             took_ms: report.outcome.took.as_secs_f64() * 1000.0,
             detail: detail.clone(),
         });
+        // A probe that could not go the way it should says enough for a first verdict, and too little
+        // to change one: what is in the way of all probes is no backend's fault.
+        let is_known = state.is_known();
+        if report.outcome.instead.is_some() && is_known {
+            debug!("{name}: {detail}");
+            return;
+        }
         let (Some(machine), Some(verdict)) = (&mut state.machine, verdict) else {
             warn!("{name} could not be probed: {detail}");
             return;
@@ -331,7 +347,8 @@ impl State {
 
     /// Takes the latest next hops.
     pub(super) fn follow(&mut self, hops: &Arc<NextHops>) {
-        for (address, hop) in &hops.hops {
+        let backends = addresses(&self.config);
+        for (address, hop) in hops.hops.iter().filter(|(to, _)| backends.contains(to)) {
             let before = self.hops.hops.get(address);
             match hop {
                 Ok(hop) => {
@@ -359,6 +376,7 @@ impl State {
             }
         }
         self.hops = Arc::clone(hops);
+        self.aim_probes();
     }
 
     /// Publishes if the tables that follow from the present state are not those that packets

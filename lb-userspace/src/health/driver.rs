@@ -10,20 +10,23 @@
 //! takes the place of the old one. So a slow reader costs old reports, never a probe and never
 //! the latest state. A reader that keeps up within an interval loses nothing.
 
-use std::{convert::Infallible, net::IpAddr, pin::pin, sync::Arc, time::Instant};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Instant};
 
 use tokio::{
-    sync::mpsc::Sender,
+    sync::{mpsc::Sender, watch},
     task::JoinSet,
     time::{self, sleep_until},
 };
 
 use crate::{
     health::{
-        probe::{self, Outcome},
+        probe::{
+            self, Outcome, Subject,
+            path::{self, Paths},
+        },
         schedule::{self, Schedule},
     },
-    model::{Backend, HealthCheck, Service},
+    model::{Backend, Service},
 };
 
 /// The outcome of one probe of one backend.
@@ -49,7 +52,8 @@ pub struct Driver {
 
 impl Driver {
     /// Starts to probe all backends of the services that have a health check, the first of them
-    /// at once and the others within [`FIRST_ROUND`](crate::health::schedule::FIRST_ROUND).
+    /// at once and the others within [`FIRST_ROUND`](crate::health::schedule::FIRST_ROUND), each by
+    /// the way that `paths` has for it at the time.
     ///
     /// The tasks end when the driver is dropped, or when the receiver of `reports` is.
     ///
@@ -60,7 +64,11 @@ impl Driver {
         clippy::needless_pass_by_value,
         reason = "given away, so that the channel ends with the driver's tasks"
     )]
-    pub fn spawn(services: &[Service], reports: Sender<Report>) -> Self {
+    pub fn spawn(
+        services: &[Service],
+        reports: Sender<Report>,
+        paths: watch::Receiver<Arc<Paths>>,
+    ) -> Self {
         let mut services = services.to_vec();
         for check in services
             .iter_mut()
@@ -68,8 +76,12 @@ impl Driver {
         {
             check.interval = schedule::grid(check.interval);
         }
-        Self::spawn_with(&services, &reports, |check, address| async move {
-            probe::run(&check, address).await
+        Self::spawn_with(&services, &reports, move |subject: Arc<Subject>| {
+            let mut paths = paths.clone();
+            async move {
+                let path = path::of(&subject, &mut paths).await;
+                probe::run(&subject, path).await
+            }
         })
     }
 
@@ -80,14 +92,14 @@ impl Driver {
 
     fn spawn_with<P, F>(services: &[Service], reports: &Sender<Report>, probe: P) -> Self
     where
-        P: Fn(Arc<HealthCheck>, IpAddr) -> F + Clone + Send + 'static,
+        P: Fn(Arc<Subject>) -> F + Clone + Send + 'static,
         F: Future<Output = Outcome> + Send + 'static,
     {
         let targets: Vec<Target> = services.iter().flat_map(Target::of).collect();
         let (start, count) = (now(), targets.len());
         let mut tasks = JoinSet::new();
         for (index, target) in targets.into_iter().enumerate() {
-            let schedule = Schedule::new(target.check.interval, start, index, count);
+            let schedule = Schedule::new(target.0.check.interval, start, index, count);
             tasks.spawn(target.watch(schedule, reports.clone(), probe.clone()));
         }
         Self { tasks }
@@ -95,12 +107,7 @@ impl Driver {
 }
 
 /// A backend that is probed.
-struct Target {
-    service: Arc<str>,
-    backend: Arc<str>,
-    address: IpAddr,
-    check: Arc<HealthCheck>,
-}
+struct Target(Arc<Subject>);
 
 impl Target {
     /// The backends of a service; none where it has no health check.
@@ -108,11 +115,13 @@ impl Target {
         let Some(check) = service.health.clone().map(Arc::new) else {
             return Vec::new();
         };
-        let target = |backend: &Backend| Self {
-            service: service.name.clone(),
-            backend: backend.name.clone(),
-            address: backend.address,
-            check: check.clone(),
+        let target = |backend: &Backend| {
+            Self(Arc::new(Subject {
+                service: service.name.clone(),
+                backend: backend.name.clone(),
+                address: backend.address,
+                check: check.clone(),
+            }))
         };
         service.backends.iter().map(target).collect()
     }
@@ -125,7 +134,7 @@ impl Target {
         probe: P,
     ) -> Result<Infallible, Unread>
     where
-        P: Fn(Arc<HealthCheck>, IpAddr) -> F,
+        P: Fn(Arc<Subject>) -> F,
         F: Future<Output = Outcome>,
     {
         let mut due = schedule.first();
@@ -137,10 +146,10 @@ impl Target {
                 due = schedule.next(now(), rand::random());
                 hand_over(&mut latest, &reports, due).await?;
             }
-            let outcome = probe(self.check.clone(), self.address).await;
+            let outcome = probe(self.0.clone()).await;
             latest = Some(Report {
-                service: self.service.clone(),
-                backend: self.backend.clone(),
+                service: self.0.service.clone(),
+                backend: self.0.backend.clone(),
                 at: now(),
                 outcome,
             });

@@ -20,11 +20,12 @@
 //!   ACKs are not held back, lest a server with Nagle's algorithm wait for them.
 
 use std::{
-    fmt, io,
+    fmt,
     net::{IpAddr, SocketAddr},
     num::NonZeroU16,
     ops::RangeInclusive,
     pin::pin,
+    sync::Arc,
     time::Duration,
 };
 
@@ -36,19 +37,21 @@ use hyper::{
     header,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{
-    net::{TcpSocket, TcpStream},
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     health::state::Verdict,
     model::{HealthCheck, HttpProbe, ProbeKind},
 };
 
+mod connect;
 mod failure;
+pub mod path;
 
 pub use failure::{Phase, ProbeFailure};
+
+use connect::{LastAck, connect};
+use path::Path;
 
 /// How many bytes of a body are read and searched.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -57,6 +60,19 @@ const HEAD_LIMIT: usize = 64 * 1024;
 /// How many headers it may have.
 const HEADERS_LIMIT: usize = 100;
 
+/// Whom a probe asks, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The service's name.
+    pub service: Arc<str>,
+    /// The backend's name.
+    pub backend: Arc<str>,
+    /// The backend's address.
+    pub address: IpAddr,
+    /// How it is asked.
+    pub check: Arc<HealthCheck>,
+}
+
 /// What a probe found, and how long that took.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -64,6 +80,8 @@ pub struct Outcome {
     pub took: Duration,
     /// What it found.
     pub result: Result<Evidence, ProbeFailure>,
+    /// Why it went straight to the backend, where it should have taken the way of traffic.
+    pub instead: Option<Arc<str>>,
 }
 
 impl Outcome {
@@ -84,8 +102,12 @@ impl fmt::Display for Outcome {
     /// Writes what was found, without the time: `HTTP 200`, `connection refused`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.result {
-            Ok(evidence) => evidence.fmt(f),
-            Err(failure) => failure.fmt(f),
+            Ok(evidence) => evidence.fmt(f)?,
+            Err(failure) => failure.fmt(f)?,
+        }
+        match &self.instead {
+            Some(why) => write!(f, " (straight to the backend: {why})"),
+            None => Ok(()),
         }
     }
 }
@@ -130,64 +152,44 @@ impl Deadline {
     }
 }
 
-/// Probes the backend at `address` once, by `check`.
+/// Probes a backend once.
 ///
 /// It returns within the check's time-out. Dropping the future closes the connection.
 ///
 /// # Panics
 ///
 /// Outside a tokio runtime with input, output and time.
-pub async fn run(check: &HealthCheck, address: IpAddr) -> Outcome {
+pub async fn run(subject: &Subject, path: Path) -> Outcome {
     let start = Instant::now();
+    let limit = subject.check.timeout;
     let deadline = Deadline {
-        at: start + check.timeout,
-        limit: check.timeout,
+        at: start + limit,
+        limit,
     };
-    let result = match &check.kind {
-        ProbeKind::Tcp => connect(check, address, deadline)
+    let result = match &subject.check.kind {
+        ProbeKind::Tcp => connect(subject, &path, LastAck::HeldBack, deadline)
             .await
             .map(|_| Evidence::Connected),
-        ProbeKind::Http(probe) => http(check, probe, address, deadline).await,
+        ProbeKind::Http(probe) => http(subject, &path, probe, deadline).await,
     };
     Outcome {
         took: start.elapsed(),
         result,
+        instead: match path {
+            Path::Instead(why) => Some(why),
+            Path::Direct | Path::Steered(_) => None,
+        },
     }
 }
 
-/// Connects, with a socket that resets its connection when it is dropped.
-async fn connect(
-    check: &HealthCheck,
-    address: IpAddr,
-    deadline: Deadline,
-) -> Result<TcpStream, ProbeFailure> {
-    let connected = async {
-        let socket = match address {
-            IpAddr::V4(_) => TcpSocket::new_v4()?,
-            IpAddr::V6(_) => TcpSocket::new_v6()?,
-        };
-        socket.set_zero_linger()?;
-        if check.kind == ProbeKind::Tcp {
-            rustix::net::sockopt::set_tcp_quickack(&socket, false)?;
-        }
-        socket.connect((address, check.port.get()).into()).await
-    };
-    let connected = async {
-        connected
-            .await
-            .map_err(|error: io::Error| ProbeFailure::of_io(&error, Phase::Connecting))
-    };
-    deadline.bound(Phase::Connecting, connected).await
-}
-
 async fn http(
-    check: &HealthCheck,
+    subject: &Subject,
+    path: &Path,
     probe: &HttpProbe,
-    address: IpAddr,
     deadline: Deadline,
 ) -> Result<Evidence, ProbeFailure> {
-    let request = request(probe, address, check.port)?;
-    let stream = connect(check, address, deadline).await?;
+    let request = request(probe, subject.address, subject.check.port)?;
+    let stream = connect(subject, path, LastAck::Sent, deadline).await?;
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_LIMIT)
         .max_header_size(HEAD_LIMIT)

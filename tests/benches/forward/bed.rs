@@ -21,7 +21,7 @@ use lb_common::{
 use lb_userspace::{
     balance::image::Image,
     dataplane::{BENCH_OBJECT, DataPlane as _, OBJECT, kernel::Kernel},
-    model::{DataPlaneConfig, Evenness, Tracking, XdpMode},
+    model::{DataPlaneConfig, Evenness, ProbeMark, Tracking, XdpMode},
 };
 
 use crate::homes;
@@ -79,6 +79,7 @@ impl Bed {
             pins: pins.clone(),
             hash_seed: 0,
             evenness: Evenness::DEFAULT,
+            probe_mark: ProbeMark::DEFAULT,
         };
         let mut kernel =
             Kernel::open(&config, &Tracking::default()).unwrap_or_else(|error| panic!("{error}"));

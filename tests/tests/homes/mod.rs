@@ -42,7 +42,7 @@ use lb_userspace::{
     },
     dataplane::{DataPlane as _, OBJECT, kernel::Kernel},
     model::{
-        Backend, DataPlaneConfig, Evenness, Fraction, Mode, OnEmpty, Options, Protocol, RingSize,
+        Backend, DataPlaneConfig, Evenness, Fraction, Mode, OnEmpty, Options, ProbeMark, Protocol, RingSize,
         RingSlots, Service, ServiceKey, ServicePort, Tracking, Weight, XdpMode,
     },
 };
@@ -176,6 +176,7 @@ pub(crate) fn open_in(dir: &RunDir, tracking: &Tracking) -> Kernel {
         pins: dir.bpf().join("evenkeel"),
         hash_seed: 0,
         evenness: Evenness::DEFAULT,
+        probe_mark: ProbeMark::DEFAULT,
     };
     Kernel::open(&config, tracking).unwrap_or_else(|error| panic!("{error}"))
 }

@@ -4,7 +4,7 @@
 use crate::{
     decide::Job,
     flow,
-    layout::{self, Endpoint, Far, mode},
+    layout::{Endpoint, Far, mode},
     packet::Packet,
     verdict::Reason,
     wire::{checksum, ethernet, ipv4, ipv6, udp},
@@ -40,12 +40,14 @@ pub(in crate::decide) fn size(job: &Job) -> usize {
 
 /// Puts a packet into another one to its endpoint. The MAC addresses are left to be written.
 ///
+/// `gue_port` is the UDP port of GUE as it lies in memory.
+///
 /// # Errors
 /// [`Reason::TooBig`], [`Reason::TtlExpired`], [`Reason::NoRoom`], and nothing written.
 #[inline(always)]
 pub(in crate::decide) fn wrap<P: Packet>(
     packet: &mut P,
-    tables: &layout::Tables,
+    gue_port: u16,
     job: &Job,
     to: &Endpoint,
     far: &Far,
@@ -108,7 +110,7 @@ pub(in crate::decide) fn wrap<P: Packet>(
         let length = (inner_length + udp::HEADER) as u16;
         // No checksum: the inner packet has its own (RFC 6935, RFC 6936 for IPv6).
         let words = [
-            u32::from(from) | u32::from(tables.header.gue_port) << 16,
+            u32::from(from) | u32::from(gue_port) << 16,
             u32::from(length.to_be()),
         ];
         packet.write(network + header, words).ok_or(cut)?;

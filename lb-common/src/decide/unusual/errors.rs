@@ -161,7 +161,7 @@ pub fn to_backend<P: Packet, W: World>(
     let (to, far) = beyond::endpoint(tables, job.endpoint);
     let way = match to.mode {
         mode::DSR => Ok(()),
-        mode::IPIP | mode::GUE => tunnel::wrap(packet, tables, job, to, far),
+        mode::IPIP | mode::GUE => tunnel::wrap(packet, tables.header.gue_port, job, to, far),
         mode::NAT | mode::SNAT => {
             // The quoted packet went from the VIP to the client.
             let port = if to.port == 0 {

@@ -98,7 +98,7 @@ pub fn process<P: Packet, W: World>(
     };
     let way = match to.mode {
         mode::DSR => Ok(()),
-        mode::IPIP | mode::GUE => tunnel::wrap(packet, tables, job, to, far),
+        mode::IPIP | mode::GUE => tunnel::wrap(packet, tables.header.gue_port, job, to, far),
         mode::NAT | mode::SNAT if tunnel::size(job) > usize::from(to.mtu) => Err(Reason::TooBig),
         mode::NAT | mode::SNAT => {
             let rewrite = Rewrite {

@@ -47,7 +47,8 @@ fn source(backend: IpAddr, way: &Way, tunnel: &Tunnel) -> Option<Source> {
 }
 
 /// A backend's records; without a way to it, or an address to send from, it stays unresolved.
-pub(super) fn records(
+#[must_use]
+pub fn records(
     number: u16,
     service: &Service,
     backend: &Backend,

@@ -1,6 +1,7 @@
 //! The health check of a service.
 
 use std::{
+    net::IpAddr,
     num::{NonZeroU16, NonZeroU32},
     ops::{Range, RangeInclusive},
     time::Duration,
@@ -11,19 +12,20 @@ use hyper::http::uri::{Authority, PathAndQuery};
 use super::{
     field::{Fields, place},
     service::Known,
+    unicast,
 };
 use crate::{
     config::{
         findings::Report,
         raw::{self, Held, NumberOr, StatusRange},
     },
-    model::{HealthCheck, HttpProbe, ProbeKind, Protocol, ServicePort},
+    model::{HealthCheck, HttpProbe, ProbeKind, Protocol, ServicePort, Via},
 };
 
 const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_hours(1);
-const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
-const DEFAULT_TIMEOUT: Duration = Duration::from_millis(500);
+const DEFAULT_INTERVAL: Duration = HealthCheck::INTERVAL;
+const DEFAULT_TIMEOUT: Duration = HealthCheck::TIMEOUT;
 
 /// Checks the `[services.health]` at `at`.
 pub(super) fn check(
@@ -88,9 +90,14 @@ pub(super) fn check(
     }
     let rise = fields.number("rise", &raw.rise, 2, 1..=1000, "");
     let fall = fields.number("fall", &raw.fall, 3, 1..=1000, "");
+    let way = way(&mut fields, raw, service);
     let probe = http_probe(&mut fields, raw, http);
     let count = |n: i64| u32::try_from(n).ok().and_then(NonZeroU32::new);
+    let (via, client_mtu, source) = way?;
     Some(HealthCheck {
+        via,
+        client_mtu,
+        source,
         kind: probe?,
         port: port?,
         interval: interval?,
@@ -98,6 +105,52 @@ pub(super) fn check(
         rise: count(rise?)?,
         fall: count(fall?)?,
     })
+}
+
+/// Which way a probe takes, with what size of packets, from where.
+fn way(
+    fields: &mut Fields<'_, '_>,
+    raw: &raw::Health,
+    service: &Known,
+) -> Option<(Via, u16, Option<IpAddr>)> {
+    let default = match service.mode {
+        Some(mode) if mode.translates() => Via::Direct,
+        _ => Via::Vip,
+    };
+    let words = [("vip", Via::Vip), ("direct", Via::Direct)];
+    let via = fields.word("via", &raw.via, default, &words);
+    if let (Some(Via::Vip), Some(mode), Some(at)) = (via, service.mode, place(&raw.via))
+        && mode.translates()
+    {
+        fields.report(
+            at,
+            "via",
+            format!("in mode {mode} a backend does not have the VIP"),
+            "remove it: to the backend's own address, a probe goes the way of traffic",
+        );
+    }
+    let sizes = "give 0, or a whole number from 576 to 9216";
+    let client_mtu = fields.optional("client_mtu", &raw.client_mtu, sizes, |&bytes| {
+        u16::try_from(bytes)
+            .ok()
+            .filter(|bytes| matches!(bytes, 0 | 576..=9216))
+            .ok_or_else(|| format!("is {bytes}"))
+    });
+    if let (Some(Via::Direct), Some(at)) = (via, place(&raw.client_mtu)) {
+        fields.report(
+            at,
+            "client_mtu",
+            "a probe straight to the backend does not go the way of clients' packets",
+            "remove it, or use via = \"vip\"",
+        );
+    }
+    let addresses = "give an address of this host, as in \"10.0.0.2\"";
+    let source = fields.optional("source", &raw.source, addresses, |text| unicast(text));
+    Some((
+        via?,
+        client_mtu?.unwrap_or(HealthCheck::CLIENT_MTU),
+        source?,
+    ))
 }
 
 fn http_probe(

@@ -1,7 +1,7 @@
 use std::{
     collections::BTreeMap,
     net::Ipv4Addr,
-    num::{NonZeroU16, NonZeroU32},
+    num::NonZeroU16,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -23,7 +23,7 @@ use crate::{
         state::{Machine, State},
     },
     model::{
-        HttpProbe, Mode, OnEmpty, Options, ProbeKind, Protocol, RingSize, ServiceKey, ServicePort,
+        HealthCheck, HttpProbe, Mode, OnEmpty, Options, ProbeKind, Protocol, RingSize, ServiceKey, ServicePort,
         Weight,
     },
 };
@@ -35,12 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn check(kind: ProbeKind, port: u16) -> HealthCheck {
     HealthCheck {
-        kind,
-        port: NonZeroU16::new(port).unwrap(),
         interval: INTERVAL,
         timeout: TIMEOUT,
-        rise: NonZeroU32::new(2).unwrap(),
-        fall: NonZeroU32::new(3).unwrap(),
+        ..HealthCheck::new(kind, NonZeroU16::new(port).unwrap())
     }
 }
 
@@ -79,6 +76,7 @@ fn passed() -> Outcome {
     Outcome {
         took: Duration::ZERO,
         result: Ok(Evidence::Connected),
+        instead: None,
     }
 }
 
@@ -90,6 +88,7 @@ fn no_answer() -> Outcome {
     Outcome {
         took: TIMEOUT,
         result: Err(failure),
+        instead: None,
     }
 }
 
@@ -100,7 +99,7 @@ fn no_answer() -> Outcome {
 async fn reports_come_at_the_interval() {
     let (reports, mut received) = mpsc::channel(16);
     let start = now();
-    let driver = Driver::spawn_with(&[imagined(4)], &reports, |_, _| async { passed() });
+    let driver = Driver::spawn_with(&[imagined(4)], &reports, |_| async { passed() });
     assert_eq!(driver.backends(), 4);
     let mut times: BTreeMap<Arc<str>, Vec<Instant>> = BTreeMap::new();
     while now() - start < INTERVAL * 100 {
@@ -134,11 +133,11 @@ async fn a_silent_death_is_known_within_fall_intervals_and_a_time_out() {
         let (reports, mut received) = mpsc::channel(16);
         let service = imagined(1);
         let mut machine = Machine::new(service.health.as_ref().unwrap(), State::Unknown);
-        let _driver = Driver::spawn_with(&[service], &reports, move |check, _| {
+        let _driver = Driver::spawn_with(&[service], &reports, move |subject: Arc<Subject>| {
             let dead = backend.load(Ordering::Relaxed);
             async move {
                 if dead {
-                    sleep(check.timeout).await;
+                    sleep(subject.check.timeout).await;
                     no_answer()
                 } else {
                     passed()
@@ -170,7 +169,7 @@ async fn a_slow_reader_gets_the_latest_outcome_and_probing_goes_on() {
     let probes = Arc::new(AtomicU32::new(0));
     let counted = probes.clone();
     let (reports, mut received) = mpsc::channel(1);
-    let _driver = Driver::spawn_with(&[imagined(1)], &reports, move |_, _| {
+    let _driver = Driver::spawn_with(&[imagined(1)], &reports, move |_| {
         let probe = counted.fetch_add(1, Ordering::Relaxed);
         async move { if probe < 10 { passed() } else { no_answer() } }
     });
@@ -198,7 +197,7 @@ async fn two_thousand_backends_are_spread() {
     let running = Arc::new(Mutex::new((0_u32, 0_u32)));
     let shared = running.clone();
     let (reports, mut received) = mpsc::channel(16);
-    let driver = Driver::spawn_with(&[imagined(2_000)], &reports, move |_, _| {
+    let driver = Driver::spawn_with(&[imagined(2_000)], &reports, move |_| {
         let running = shared.clone();
         async move {
             {
@@ -230,7 +229,7 @@ async fn after_a_suspension_there_is_no_burst() {
     let starts = Arc::new(Mutex::new(Vec::new()));
     let seen = starts.clone();
     let (reports, mut received) = mpsc::channel(1_024);
-    let _driver = Driver::spawn_with(&[imagined(100)], &reports, move |_, _| {
+    let _driver = Driver::spawn_with(&[imagined(100)], &reports, move |_| {
         seen.lock().unwrap().push(now());
         async { passed() }
     });
@@ -258,7 +257,7 @@ async fn after_a_suspension_there_is_no_burst() {
 async fn probing_ends_with_the_driver_or_the_reader() {
     let alive = Arc::new(());
     let held = alive.clone();
-    let probe = move |_, _| {
+    let probe = move |_| {
         let held = held.clone();
         async move {
             sleep(TIMEOUT).await;
@@ -294,6 +293,7 @@ async fn services_without_a_check_are_left_alone() {
     let driver = Driver::spawn(
         &[service("unchecked", None, &[Ipv4Addr::LOCALHOST])],
         reports,
+        path::none(),
     );
     assert_eq!(driver.backends(), 0);
     assert!(received.recv().await.is_none(), "no task holds the channel");
@@ -345,7 +345,7 @@ async fn real_servers_die_and_come_back() {
         &[Ipv4Addr::LOCALHOST, address_b],
     )];
     let (reports, mut received) = mpsc::channel(16);
-    let driver = Driver::spawn(&services, reports);
+    let driver = Driver::spawn(&services, reports, path::none());
 
     // Waits for a report of a backend that looks like this.
     let mut wait = async |backend: &str, detail: &str| {

@@ -38,6 +38,18 @@ pub enum ProbeFailure {
         /// How far the probe had come.
         phase: Phase,
     },
+    /// A small packet is answered, and one as large as a client's is not.
+    #[error(
+        "packets of {bytes} bytes do not arrive, small ones do: raise the MTU on the way to the \
+         backend, or lower client_mtu (no answer within {} ms)",
+        limit.as_millis()
+    )]
+    TooLarge {
+        /// The length of the IP packet.
+        bytes: u16,
+        /// The configured time-out.
+        limit: Duration,
+    },
     /// Nothing listens on the port.
     #[error("connection refused")]
     Refused,
@@ -104,6 +116,7 @@ impl ProbeFailure {
                 | Errno::NOBUFS
                 | Errno::NOMEM
                 | Errno::ADDRNOTAVAIL
+                | Errno::ADDRINUSE
                 | Errno::AFNOSUPPORT),
             ) => Self::Local(errno),
             Some(errno) => Self::Connection { phase, errno },

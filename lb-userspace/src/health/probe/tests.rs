@@ -6,7 +6,7 @@ use std::{
 use rustix::io::Errno;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::oneshot,
 };
 
@@ -21,12 +21,9 @@ const SHORT: Duration = Duration::from_millis(500);
 
 fn check(kind: ProbeKind, port: u16, timeout: Duration) -> HealthCheck {
     HealthCheck {
-        kind,
-        port: NonZeroU16::new(port).unwrap(),
         interval: timeout * 2,
         timeout,
-        rise: 2.try_into().unwrap(),
-        fall: 3.try_into().unwrap(),
+        ..HealthCheck::new(kind, NonZeroU16::new(port).unwrap())
     }
 }
 
@@ -37,6 +34,17 @@ fn get(body: Option<&str>) -> HttpProbe {
         status: vec![200..=399],
         body: body.map(str::to_owned),
     }
+}
+
+/// Probes a backend straight at its address.
+async fn run(check: &HealthCheck, address: IpAddr) -> Outcome {
+    let subject = Subject {
+        service: "web".into(),
+        backend: "b1".into(),
+        address,
+        check: Arc::new(check.clone()),
+    };
+    super::run(&subject, Path::Direct).await
 }
 
 async fn listen(address: IpAddr) -> (TcpListener, u16) {
@@ -276,6 +284,7 @@ fn want_of_resources_says_nothing_of_the_backend() {
         Outcome {
             took: Duration::ZERO,
             result: Err(failure),
+            instead: None,
         }
     };
     for errno in [

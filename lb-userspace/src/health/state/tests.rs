@@ -20,12 +20,9 @@ fn count(number: u32) -> NonZeroU32 {
 
 fn machine(rise: u32, fall: u32, state: State) -> Machine {
     let check = HealthCheck {
-        kind: ProbeKind::Tcp,
-        port: NonZeroU16::MIN,
-        interval: Duration::from_secs(1),
-        timeout: Duration::from_millis(500),
         rise: count(rise),
         fall: count(fall),
+        ..HealthCheck::new(ProbeKind::Tcp, NonZeroU16::MIN)
     };
     Machine::new(&check, state)
 }

@@ -1,0 +1,151 @@
+//! The connections of probes.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::pin,
+};
+
+use rustix::io::Errno;
+use socket2::SockRef;
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::sleep_until,
+};
+
+use super::{
+    Deadline, Phase, ProbeFailure, Subject,
+    path::{self, Large, Path, Steered},
+};
+
+/// Whether the last ACK of the handshake is sent at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LastAck {
+    /// At once: something follows.
+    Sent,
+    /// Not before something follows, which may be a reset.
+    HeldBack,
+}
+
+/// Connects, with a socket that resets its connection when it is dropped.
+///
+/// On the way of traffic, the first packet is as large as a client's. Where no answer comes for
+/// half of the time-out, a small one is sent beside it: if that alone is answered, it is the size
+/// that does not get through.
+pub(super) async fn connect(
+    subject: &Subject,
+    path: &Path,
+    ack: LastAck,
+    deadline: Deadline,
+) -> Result<TcpStream, ProbeFailure> {
+    let Path::Steered(steered) = path else {
+        let dial = dial(subject, None, None, ack);
+        return deadline.bound(Phase::Connecting, dial).await;
+    };
+    let Some(large) = steered.large else {
+        let dial = dial(subject, Some(steered), None, ack);
+        return deadline.bound(Phase::Connecting, dial).await;
+    };
+    let mut first = pin!(dial(subject, Some(steered), Some(large), ack));
+    let doubt = deadline.at - deadline.limit + path::doubt(deadline.limit);
+    tokio::select! {
+        biased;
+        answer = &mut first => return answer,
+        () = sleep_until(doubt) => {}
+    }
+    let mut second = pin!(dial(subject, Some(steered), None, LastAck::HeldBack));
+    let mut small = None;
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut first => return answer,
+            answer = &mut second, if small.is_none() => small = Some(answer.map(drop)),
+            () = sleep_until(deadline.at) => break,
+        }
+    }
+    Err(match small {
+        Some(Ok(())) => ProbeFailure::TooLarge {
+            bytes: large.bytes,
+            limit: deadline.limit,
+        },
+        Some(Err(failure)) => failure,
+        None => ProbeFailure::NoAnswer {
+            limit: deadline.limit,
+            phase: Phase::Connecting,
+        },
+    })
+}
+
+async fn dial(
+    subject: &Subject,
+    steered: Option<&Steered>,
+    large: Option<Large>,
+    ack: LastAck,
+) -> Result<TcpStream, ProbeFailure> {
+    let to = steered.map_or(subject.address, |steered| steered.to);
+    let socket = socket(subject, to, steered, large, ack).map_err(|error| {
+        // Nothing of the backend's has been asked yet.
+        ProbeFailure::Local(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    })?;
+    socket
+        .connect(SocketAddr::new(to, subject.check.port.get()))
+        .await
+        .map_err(|error| ProbeFailure::of_io(&error, Phase::Connecting))
+}
+
+fn socket(
+    subject: &Subject,
+    to: IpAddr,
+    steered: Option<&Steered>,
+    large: Option<Large>,
+    ack: LastAck,
+) -> io::Result<TcpSocket> {
+    let socket = match to {
+        IpAddr::V4(_) => TcpSocket::new_v4()?,
+        IpAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_zero_linger()?;
+    if ack == LastAck::HeldBack {
+        rustix::net::sockopt::set_tcp_quickack(&socket, false)?;
+    }
+    if let Some(steered) = steered {
+        steer(&SockRef::from(&socket), steered, large)?;
+        if let Some(segment) = steered.segment {
+            SockRef::from(&socket).set_tcp_mss(u32::from(segment))?;
+        }
+    }
+    if let Some(from) = from(subject, to, steered) {
+        socket.bind(from)?;
+    }
+    Ok(socket)
+}
+
+/// Marks a socket for its way.
+pub(super) fn steer(
+    socket: &SockRef<'_>,
+    steered: &Steered,
+    large: Option<Large>,
+) -> io::Result<()> {
+    socket.set_mark(large.map_or(steered.mark, |large| large.mark))
+}
+
+/// What a socket is bound to, where it is.
+///
+/// A steered one has a port that no other socket has, bound or not: towards the VIP all backends
+/// of a service are one, and the kernel, which sees their own addresses, would let two have the
+/// same.
+pub(super) fn from(subject: &Subject, to: IpAddr, steered: Option<&Steered>) -> Option<SocketAddr> {
+    let configured = subject
+        .check
+        .source
+        .filter(|source| source.is_ipv4() == to.is_ipv4());
+    let any: IpAddr = match to {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    match (configured, steered) {
+        (Some(source), _) => Some(SocketAddr::new(source, 0)),
+        (None, Some(_)) => Some(SocketAddr::new(any, 0)),
+        (None, None) => None,
+    }
+}
