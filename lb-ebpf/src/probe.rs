@@ -83,7 +83,10 @@ fn send(packet: &mut Skb<'_>, mark: u32) -> Option<i32> {
     if target.endpoint.mode == mode::UNRESOLVED || target.family != parsed.flow.family {
         return None;
     }
-    let (probed, answers) = (parsed.flow.destination, probe::answers(&parsed.flow, target));
+    let (probed, answers) = (
+        parsed.flow.destination,
+        probe::answers(&parsed.flow, target),
+    );
     ANSWERS.insert(&answers, &probed, 0).ok()?;
     let packet_length = (parsed.end - parsed.network) as u16;
     let grows = parsed.flow.protocol == udp::PROTOCOL || tcp::opens(parsed.tcp_flags);

@@ -72,9 +72,8 @@ impl<'a> Skb<'a> {
         let network = parsed.network;
         let before = (parsed.end - network) as u16;
         // SAFETY: the kernel checks the length.
-        let grown = unsafe {
-            bpf_skb_change_tail(self.ctx.skb.skb, (network as u32) + u32::from(to), 0)
-        };
+        let grown =
+            unsafe { bpf_skb_change_tail(self.ctx.skb.skb, (network as u32) + u32::from(to), 0) };
         if grown != 0 {
             return Err(Refused);
         }

@@ -38,7 +38,7 @@ use crate::{
         gather::{self, Depth},
         rules,
     },
-    health::driver::Driver,
+    health::driver::{self, Driver, Unprepared},
     journal::Journal,
     model::Config,
     neighbours::watch::Watcher,
@@ -76,6 +76,9 @@ pub enum Error {
         #[source]
         source: TooFewSlots,
     },
+    /// A check cannot be made ready.
+    #[error(transparent)]
+    Probes(#[from] Unprepared),
     /// The host is not fit for the data plane.
     #[error(
         "this host is not fit:{}\n  ('evenkeel doctor' looks without starting)",
@@ -140,6 +143,7 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
     let server = Server::bind(&config.admin)?;
+    driver::prepare(&config.services)?;
     look(&config).await?;
     let kernel = Kernel::open(&config.data_plane, &config.tracking)?;
     let journal = Journal::start(&config.state).map_err(|source| Error::Io {
@@ -148,7 +152,7 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
     })?;
     let mut state = State::new(config, identity, kernel, journal, Now::read())?;
     let (reports_in, mut reports) = mpsc::channel(REPORTS);
-    let driver = Driver::spawn(&state.config().services, reports_in, state.probe_paths());
+    let driver = Driver::spawn(&state.config().services, reports_in, state.probe_paths())?;
     let (_watcher, mut hops) = Watcher::spawn(state.addresses());
     info!(
         "{} services with {} backends, {} of them probed; admin socket {}",

@@ -22,7 +22,10 @@ pub use self::{
         ConnectionLimit, Fate, Fragments, OnDown, Options, Quic, ServerId, ServerIdLength, Sources,
         Spread, UdpFlows,
     },
-    probes::{HealthCheck, HttpProbe, ProbeKind, ProbeMark, Via},
+    probes::{
+        BodyMatch, CommandProbe, GrpcProbe, HealthCheck, HttpProbe, ProbeKind, ProbeMark, TlsProbe,
+        UdpProbe, Verify, Via,
+    },
     shared::{Evenness, PortRange, Snat, State, Tracking, Tunnel},
 };
 

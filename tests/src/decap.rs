@@ -51,11 +51,7 @@ impl<'bed> Decap<'bed> {
             ensure!(link.contains("xdp"), "no program is attached: {link}");
             Ok(())
         })?;
-        Ok(Self {
-            process,
-            bed,
-            host,
-        })
+        Ok(Self { process, bed, host })
     }
 
     /// Ends it, and takes its program off the backend.

@@ -2,12 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use anyhow::ensure;
 use aya::programs::{SchedClassifier, TcAttachType};
 use evenkeel_tests::{
     daemon::Daemon,
+    process::Process,
+    server::UdpEcho,
+    tools,
     topology::{BALANCER_INTERFACE, Service, VIP4, VIP6},
     wait,
 };
@@ -93,8 +96,12 @@ fn vips(bed: &Bed, verb: &str) {
 
 fn programs(bed: &Bed) -> usize {
     let attached = bed.topology.balancer.inside(|| {
-        [TcAttachType::Egress, TcAttachType::Ingress]
-            .map(|kind| SchedClassifier::query_tcx(BALANCER_INTERFACE, kind).unwrap().1.len())
+        [TcAttachType::Egress, TcAttachType::Ingress].map(|kind| {
+            SchedClassifier::query_tcx(BALANCER_INTERFACE, kind)
+                .unwrap()
+                .1
+                .len()
+        })
     });
     attached.unwrap().iter().sum()
 }
@@ -168,4 +175,93 @@ fn a_broken_tunnel_shows_in_ipip_across_families() {
 #[test]
 fn a_broken_tunnel_shows_in_gue() {
     a_broken_tunnel_shows(Way::Gue, [1472, 1452]);
+}
+
+/// A certificate for `web.test` that expires in three days, by a CA of its own: `ca.pem`,
+/// `web.pem` and `web.key` in the bed's folder.
+fn certificates(bed: &Bed) {
+    let folder = bed.topology.dir().path();
+    let openssl = |words: &str| {
+        let mut openssl = Command::new("openssl");
+        openssl.current_dir(folder).args(words.split(' '));
+        tools::output(&mut openssl).unwrap();
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    openssl(&format!(
+        "req -x509 {key} -keyout ca.key -out ca.pem -days 30 -subj /CN=CA"
+    ));
+    openssl(&format!(
+        "req -x509 {key} -keyout web.key -out web.pem -days 3 -subj /CN=web.test -CA ca.pem \
+         -CAkey ca.key -addext subjectAltName=DNS:web.test -addext basicConstraints=CA:FALSE"
+    ));
+}
+
+const TIMES: &str = "interval = \"300ms\"\ntimeout = \"250ms\"\nrise = 1\nfall = 2";
+
+#[test]
+fn checks_of_every_kind_see_real_servers_through_a_tunnel() {
+    let bed = Way::Ipip.bed(1);
+    let host = &bed.topology.backends[0];
+    let _tunnels = bed.tunnels();
+    let _echo = UdpEcho::start(bed.topology, host, 5300).unwrap();
+    certificates(&bed);
+    let folder = bed.topology.dir().path();
+    let mut openssl = host.namespace.command("openssl").unwrap();
+    openssl.current_dir(folder);
+    openssl.args([
+        "s_server", "-quiet", "-www", "-accept", "443", "-cert", "web.pem",
+    ]);
+    openssl.args(["-key", "web.key"]);
+    let log = folder.join("s_server.log");
+    let _server = Process::start_logged("openssl s_server", &mut openssl, &log).unwrap();
+
+    let ca = folder.join("ca.pem");
+    let tls = format!("server_name = \"web.test\"\nca = \"{}\"", ca.display());
+    let checks = [
+        ("https", "443", "tcp", format!("type = \"https\"\n{tls}\nbody_regex = \"Ciphers? (common|supported)\"")),
+        ("tls", "444", "tcp", format!("type = \"tls\"\nport = 443\n{tls}")),
+        ("stranger", "445", "tcp", "type = \"tls\"\nport = 443\nserver_name = \"web.test\"".to_owned() + &format!("\nca = \"{}\"", folder.join("web.pem").display())),
+        ("udp", "5300", "udp", "type = \"udp\"\nsend = \"hello\"\nexpect = \"b1\"".to_owned()),
+        ("icmp", "446", "tcp", "type = \"icmp\"".to_owned()),
+        (
+            "command",
+            "447",
+            "tcp",
+            "type = \"command\"\ncommand = [\"/bin/sh\", \"-c\", \"echo $EVENKEEL_BACKEND is fine\"]".to_owned(),
+        ),
+    ];
+    let mut config = bed.head();
+    for (name, port, protocol, check) in &checks {
+        let health = format!("{check}\n{TIMES}");
+        let mut service = Service {
+            port,
+            health: &health,
+            ..bed.web(name, VIP4)
+        };
+        service.options += &format!("protocol = \"{protocol}\"\n");
+        config += &bed.topology.service(&service);
+    }
+    let daemon = Daemon::start(bed.topology, &config).unwrap();
+    let expires = "and the certificate expires in 2 days";
+    await_health(
+        &daemon,
+        &["https"],
+        "b1",
+        "up",
+        "HTTP 200, and the certificate",
+    );
+    await_health(&daemon, &["https", "tls"], "b1", "up", expires);
+    await_health(&daemon, &["stranger"], "b1", "down", "certificate refused");
+    await_health(&daemon, &["udp", "icmp"], "b1", "up", "answered");
+    await_health(&daemon, &["command"], "b1", "up", "b1 is fine");
+    let told = std::fs::read_to_string(daemon.log()).unwrap();
+    assert!(
+        told.contains("https/b1: its certificate expires in 2 days"),
+        "{told}"
+    );
+
+    bed.topology.switch.ip("link set b1 mtu 1400").unwrap();
+    let narrow = "packets of 1480 bytes do not arrive, small ones do";
+    await_health(&daemon, &["https", "tls", "udp"], "b1", "down", narrow);
+    await_health(&daemon, &["icmp"], "b1", "up", "answered");
 }

@@ -87,7 +87,9 @@ impl Target {
     /// The largest packet of a client that reaches an endpoint whole, where a client's own network
     /// takes packets of so many bytes.
     pub const fn largest(endpoint: &Endpoint, clients: u16) -> u16 {
-        let left = endpoint.mtu.saturating_sub(tunnel::overhead(endpoint) as u16);
+        let left = endpoint
+            .mtu
+            .saturating_sub(tunnel::overhead(endpoint) as u16);
         if left < clients { left } else { clients }
     }
 }
@@ -197,9 +199,8 @@ mod tests {
 
     #[test]
     fn the_largest_packet_leaves_room_for_the_tunnel() {
-        let largest = |mode, family, clients| {
-            Target::largest(&target(mode, family).endpoint, clients)
-        };
+        let largest =
+            |mode, family, clients| Target::largest(&target(mode, family).endpoint, clients);
         assert_eq!(largest(mode::DSR, V4, 1_500), 1_500);
         assert_eq!(largest(mode::DSR, V4, 9_000), 1_500);
         assert_eq!(largest(mode::IPIP, V4, 1_500), 1_480);

@@ -6,7 +6,9 @@ use ipnet::IpNet;
 
 use super::{Finding, Level, percent, weights};
 use crate::{
-    model::{Config, HealthCheck, ProbeKind, Protocol, RingSize, Service, ServicePort, XdpMode},
+    model::{
+        Config, HealthCheck, ProbeKind, Protocol, RingSize, Service, ServicePort, Verify, XdpMode,
+    },
     stats::evenness::{Deviation, config_reference},
 };
 
@@ -171,7 +173,7 @@ fn spare(service: &Service) -> Vec<Finding> {
     vec![Finding::new("L8", level, what, why, "add backends")]
 }
 
-/// L9, L10, L12 and L13: how the backends are checked.
+/// L9, L10, L12, L13 and L14: how the backends are checked.
 fn check(service: &Service) -> Vec<Finding> {
     let Some(check) = &service.health else {
         return vec![Finding::new(
@@ -195,6 +197,15 @@ fn check(service: &Service) -> Vec<Finding> {
             ),
             "a server that hangs still opens connections: its kernel does that",
             "use a check of type = \"http\"",
+        ));
+    }
+    if check.kind.tls().is_some_and(|tls| tls.verify == Verify::No) {
+        findings.push(Finding::new(
+            "L14",
+            Level::Warning,
+            "the check takes any certificate",
+            "an expired certificate, or another server's, turns clients away while the backend is up",
+            "remove verify = false, and name the CA in health.ca where it is your own",
         ));
     }
     let slow = detection(check);

@@ -14,7 +14,7 @@ use crate::{
     config::{self, LoadError},
     model::{
         Backend, Config, Ejection, Fragments, HealthCheck, Mode, OnDown, Part, Protocol, Service,
-        Spread, Tunnel, UdpFlows,
+        Spread, Tunnel, UdpFlows, Via,
     },
 };
 
@@ -263,10 +263,23 @@ fn describe(service: &Service, out: &mut String) {
 }
 
 fn describe_check(check: &HealthCheck) -> String {
+    let mut what = format!("{} check", check.kind.name());
+    if let (Some(port), true) = (check.port, check.kind.has_port()) {
+        // Writing to a string cannot fail.
+        let _ = write!(what, " of port {port}");
+    }
+    match (check.via, check.client_mtu) {
+        (Via::Direct, _) => {}
+        (Via::Vip, 0) => what.push_str(" by way of the VIP"),
+        (Via::Vip, bytes) => {
+            let _ = write!(
+                what,
+                " by way of the VIP, with packets of up to {bytes} bytes,"
+            );
+        }
+    }
     format!(
-        "{} check of port {} every {}, time-out {}; up after {} passed, down after {} failed",
-        check.kind.name(),
-        check.port,
+        "{what} every {}, time-out {}; up after {} passed, down after {} failed",
         humantime::format_duration(check.interval),
         humantime::format_duration(check.timeout),
         check.rise,
@@ -284,8 +297,8 @@ mod tests {
     use super::*;
     use crate::model::{
         AdminConfig, ConnectionLimit, DataPlaneConfig, Evenness, Fate, OnEmpty, Options, PortRange,
-        ProbeKind, ProbeMark, RingSize, RingSlots, ServiceKey, ServicePort, Snat, Sources, State, Tracking,
-        Weight, XdpMode,
+        ProbeKind, ProbeMark, RingSize, RingSlots, ServiceKey, ServicePort, Snat, Sources, State,
+        Tracking, Weight, XdpMode,
     };
 
     #[test]

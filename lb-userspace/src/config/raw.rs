@@ -446,9 +446,13 @@ table! {
     /// How the backends are probed.
     #[schemars(extend("required" = ["type"]))]
     Health {
-        /// `tcp` or `http`.
+        /// What a probe does: opens a connection (`tcp`), sends a request (`http`, `https`), makes a
+        /// handshake (`tls`), asks for `grpc.health.v1` (`grpc`, `grpcs`), sends a datagram (`udp`)
+        /// or an echo request (`icmp`), or runs a program (`command`).
         #[serde(rename = "type")]
-        #[schemars(extend("enum" = ["tcp", "http"]))]
+        #[schemars(extend("enum" = [
+            "tcp", "http", "https", "tls", "grpc", "grpcs", "udp", "icmp", "command"
+        ]))]
         kind: Leaf<String>,
         /// The port that is probed. Default: the service's.
         #[schemars(range(min = 1, max = 65535))]
@@ -475,16 +479,48 @@ table! {
         /// Failures in a row that take a backend down. Default: 3.
         #[schemars(range(min = 1, max = 1000), extend("default" = 3))]
         fall: Leaf<i64>,
-        /// `http`: what is asked for. Default: `/`.
+        /// `http`, `https`: the method. Default: `GET`.
+        #[schemars(extend("default" = "GET"))]
+        method: Leaf<String>,
+        /// `http`, `https`: further headers, as in `[ "X-Probe: evenkeel" ]`.
+        headers: Leaf<Vec<String>>,
+        /// `http`, `https`: what is asked for. Default: `/`.
         #[schemars(extend("default" = "/"))]
         path: Leaf<String>,
-        /// `http`: the `Host` header. Default: the backend's address.
+        /// `http`, `https`, `grpc`, `grpcs`: the `Host` header. Default: the backend's address.
         host: Leaf<String>,
-        /// `http`: healthy status codes, as in `[ "200-299", 304 ]`. Default: `[ "200-399" ]`.
+        /// `http`, `https`: healthy status codes, as in `[ "200-299", 304 ]`. Default: `[ "200-399" ]`.
         #[schemars(extend("default" = ["200-399"]))]
         status: Leaf<Vec<NumberOr<StatusRange>>>,
-        /// `http`: text that the first 64 KiB of the body must contain.
+        /// `http`, `https`: text that the first 64 KiB of the body must contain.
         body: Leaf<String>,
+        /// `http`, `https`: a regular expression that these must match.
+        body_regex: Leaf<String>,
+        /// With TLS: the name that is asked for and that the certificate is to be for. Default: the
+        /// backend's address.
+        server_name: Leaf<String>,
+        /// With TLS: a PEM file of certificates to trust. Default: those of the system.
+        ca: Leaf<String>,
+        /// With TLS: whether the certificate must be valid. Default: true.
+        #[schemars(extend("default" = true))]
+        verify: Leaf<bool>,
+        /// With TLS: how long before the certificate expires that is told; `0s` never does.
+        /// Default: `14d`.
+        #[schemars(extend("default" = "14d"))]
+        warn_before_expiry: Leaf<String>,
+        /// `grpc`, `grpcs`: the service that is asked about. Default: the server as a whole.
+        service: Leaf<String>,
+        /// `udp`: the text that is sent.
+        send: Leaf<String>,
+        /// `udp`: the same in hexadecimal digits.
+        send_hex: Leaf<String>,
+        /// `udp`: text that the answer must contain. Default: any answer will do.
+        expect: Leaf<String>,
+        /// `udp`: the same in hexadecimal digits.
+        expect_hex: Leaf<String>,
+        /// `command`: a program, by its absolute path, with its arguments.
+        #[schemars(length(min = 1))]
+        command: Leaf<Vec<String>>,
     }
 }
 

@@ -5,6 +5,7 @@ mod ejection;
 mod field;
 mod health;
 mod options;
+mod probe;
 mod seen;
 mod service;
 mod shared;

@@ -14,8 +14,11 @@ use crate::{
     balance::image,
     causes::with_causes,
     dataplane::steering::Steering,
-    health::probe::path::{Large, Path, Paths, Steered},
-    journal::{Kind, Level},
+    health::{
+        driver::Report,
+        probe::path::{Large, Path, Paths, Steered},
+    },
+    journal::{Event, Kind, Level},
     model::{Backend, Config, HealthCheck, Service, Via},
     neighbours::NextHop,
 };
@@ -27,6 +30,8 @@ pub(super) struct Probes {
     paths: watch::Sender<Arc<Paths>>,
     /// The services of which was told that their probes go another way than they should, and why.
     told: BTreeMap<Arc<str>, Arc<str>>,
+    /// The backends of whose certificates was told that they expire soon.
+    expiring: BTreeSet<(Arc<str>, Arc<str>)>,
 }
 
 impl Probes {
@@ -35,13 +40,13 @@ impl Probes {
     pub(super) fn new(config: &Config) -> Self {
         let mut checks = config.services.iter().filter_map(|s| s.health.as_ref());
         let asked = checks.any(|check| check.via == Via::Vip);
-        let load = || {
-            Steering::load(config.data_plane.probe_mark).map_err(|e| Arc::from(with_causes(&e)))
-        };
+        let load =
+            || Steering::load(config.data_plane.probe_mark).map_err(|e| Arc::from(with_causes(&e)));
         Self {
             steering: asked.then(load),
             paths: watch::channel(Arc::default()).0,
             told: BTreeMap::new(),
+            expiring: BTreeSet::new(),
         }
     }
 }
@@ -181,6 +186,29 @@ impl State {
     fn probe_path_before(&self, service: &Service, backend: &Backend) -> Option<Path> {
         let key = (service.name.clone(), backend.name.clone());
         self.probes.paths.borrow().get(&key).cloned()
+    }
+
+    /// Tells once of a certificate that expires soon.
+    pub(super) fn note_certificate(&mut self, report: &Report) {
+        let Ok(evidence) = &report.outcome.result else {
+            return;
+        };
+        let key = (report.service.clone(), report.backend.clone());
+        let Some(left) = evidence.expires_in() else {
+            self.probes.expiring.remove(&key);
+            return;
+        };
+        if !self.probes.expiring.insert(key) {
+            return;
+        }
+        let (service, backend) = (&report.service, &report.backend);
+        let days = left.as_secs() / 86_400;
+        let message = format!("{service}/{backend}: its certificate expires in {days} days");
+        let event = self.event(Kind::Health, Level::Warning, message);
+        self.tell(Event {
+            backend: Some(backend.to_string()),
+            ..event.service(service)
+        });
     }
 
     /// Tells of services whose probes cannot go the way of traffic, and of those whose can again.

@@ -13,8 +13,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    Error, Identity, Now, addresses, adopt, evenness, health::Watched, load::Load, status,
-    probes::Probes, sweep::Sweeper,
+    Error, Identity, Now, addresses, adopt, evenness, health::Watched, load::Load, probes::Probes,
+    status, sweep::Sweeper,
 };
 use crate::{
     admin::proto,
@@ -291,6 +291,7 @@ impl State {
         let Some((service, backend)) = self.find(report) else {
             return;
         };
+        self.note_certificate(report);
         if report.outcome.instead.is_none() {
             self.note_performance(service, backend, report);
         }

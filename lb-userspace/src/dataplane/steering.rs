@@ -89,7 +89,9 @@ impl Steering {
                 .load()
                 .map_err(|source| Error::Program { name, source })?;
         }
-        let targets = object.take_map("TARGETS").ok_or(Error::Missing("TARGETS"))?;
+        let targets = object
+            .take_map("TARGETS")
+            .ok_or(Error::Missing("TARGETS"))?;
         Ok(Self {
             targets: Array::try_from(targets).map_err(Error::Aim)?,
             object,
@@ -123,7 +125,11 @@ impl Steering {
             return Ok(());
         }
         self.targets
-            .set(u32::from(number), bytemuck::cast::<Target, [u8; _]>(target), 0)
+            .set(
+                u32::from(number),
+                bytemuck::cast::<Target, [u8; _]>(target),
+                0,
+            )
             .map_err(Error::Aim)?;
         self.aimed.insert(number, target);
         Ok(())

@@ -23,10 +23,11 @@ use crate::{
         probe::{
             self, Outcome, Subject,
             path::{self, Paths},
+            tls::{self, Client},
         },
         schedule::{self, Schedule},
     },
-    model::{Backend, Service},
+    model::{Backend, ProbeKind, Service},
 };
 
 /// The outcome of one probe of one backend.
@@ -57,6 +58,10 @@ impl Driver {
     ///
     /// The tasks end when the driver is dropped, or when the receiver of `reports` is.
     ///
+    /// # Errors
+    ///
+    /// Where a check cannot be made ready.
+    ///
     /// # Panics
     ///
     /// Outside a tokio runtime with input, output and time.
@@ -68,7 +73,7 @@ impl Driver {
         services: &[Service],
         reports: Sender<Report>,
         paths: watch::Receiver<Arc<Paths>>,
-    ) -> Self {
+    ) -> Result<Self, Unprepared> {
         let mut services = services.to_vec();
         for check in services
             .iter_mut()
@@ -76,13 +81,18 @@ impl Driver {
         {
             check.interval = schedule::grid(check.interval);
         }
-        Self::spawn_with(&services, &reports, move |subject: Arc<Subject>| {
-            let mut paths = paths.clone();
-            async move {
-                let path = path::of(&subject, &mut paths).await;
-                probe::run(&subject, path).await
-            }
-        })
+        let targets = targets(&services)?;
+        Ok(Self::spawn_with(
+            targets,
+            &reports,
+            move |subject: Arc<Subject>| {
+                let mut paths = paths.clone();
+                async move {
+                    let path = path::of(&subject, &mut paths).await;
+                    probe::run(&subject, path).await
+                }
+            },
+        ))
     }
 
     /// How many backends are probed.
@@ -90,12 +100,11 @@ impl Driver {
         self.tasks.len()
     }
 
-    fn spawn_with<P, F>(services: &[Service], reports: &Sender<Report>, probe: P) -> Self
+    fn spawn_with<P, F>(targets: Vec<Target>, reports: &Sender<Report>, probe: P) -> Self
     where
         P: Fn(Arc<Subject>) -> F + Clone + Send + 'static,
         F: Future<Output = Outcome> + Send + 'static,
     {
-        let targets: Vec<Target> = services.iter().flat_map(Target::of).collect();
         let (start, count) = (now(), targets.len());
         let mut tasks = JoinSet::new();
         for (index, target) in targets.into_iter().enumerate() {
@@ -106,24 +115,56 @@ impl Driver {
     }
 }
 
+/// A check cannot be made ready.
+#[derive(Debug, thiserror::Error)]
+#[error("service {service}: {source}")]
+pub struct Unprepared {
+    /// The service.
+    pub service: Arc<str>,
+    /// Why.
+    #[source]
+    pub source: tls::Error,
+}
+
+/// Looks whether all checks of these services can be made ready.
+///
+/// # Errors
+/// The first that cannot.
+pub fn prepare(services: &[Service]) -> Result<(), Unprepared> {
+    targets(services).map(drop)
+}
+
+fn targets(services: &[Service]) -> Result<Vec<Target>, Unprepared> {
+    let targets: Result<Vec<_>, _> = services.iter().map(Target::of).collect();
+    Ok(targets?.into_iter().flatten().collect())
+}
+
 /// A backend that is probed.
 struct Target(Arc<Subject>);
 
 impl Target {
     /// The backends of a service; none where it has no health check.
-    fn of(service: &Service) -> Vec<Self> {
+    fn of(service: &Service) -> Result<Vec<Self>, Unprepared> {
         let Some(check) = service.health.clone().map(Arc::new) else {
-            return Vec::new();
+            return Ok(Vec::new());
         };
+        let http2 = matches!(check.kind, ProbeKind::Grpc(_));
+        let tls = check.kind.tls().map(|tls| Client::new(tls, http2));
+        let tls = tls.transpose().map_err(|source| Unprepared {
+            service: service.name.clone(),
+            source,
+        })?;
+        let tls = tls.map(Arc::new);
         let target = |backend: &Backend| {
             Self(Arc::new(Subject {
                 service: service.name.clone(),
                 backend: backend.name.clone(),
                 address: backend.address,
                 check: check.clone(),
+                tls: tls.clone(),
             }))
         };
-        service.backends.iter().map(target).collect()
+        Ok(service.backends.iter().map(target).collect())
     }
 
     /// Probes by the schedule until nobody reads the reports.

@@ -19,49 +19,42 @@
 //!   server has then written its answer, and the reset interrupts nothing that it would log. Its
 //!   ACKs are not held back, lest a server with Nagle's algorithm wait for them.
 
-use std::{
-    fmt,
-    net::{IpAddr, SocketAddr},
-    num::NonZeroU16,
-    ops::RangeInclusive,
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
-use http_body_util::{BodyExt, Empty};
-use hyper::{
-    Request,
-    body::{Bytes, Incoming},
-    client::conn::http1,
-    header,
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
 };
-use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, timeout_at};
+use tokio_rustls::{client::TlsStream, rustls::pki_types::UnixTime};
 
 use crate::{
     health::state::Verdict,
     model::{HealthCheck, HttpProbe, ProbeKind},
 };
 
+mod command;
 mod connect;
+mod datagram;
+mod echo;
 mod failure;
+mod grpc;
+mod http;
 pub mod path;
+pub mod tls;
 
 pub use failure::{Phase, ProbeFailure};
 
 use connect::{LastAck, connect};
 use path::Path;
+use tls::Client;
 
-/// How many bytes of a body are read and searched.
-const BODY_LIMIT: usize = 64 * 1024;
 /// How many bytes the status line and the headers of an answer may have together.
 const HEAD_LIMIT: usize = 64 * 1024;
 /// How many headers it may have.
 const HEADERS_LIMIT: usize = 100;
 
 /// Whom a probe asks, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Subject {
     /// The service's name.
     pub service: Arc<str>,
@@ -71,6 +64,8 @@ pub struct Subject {
     pub address: IpAddr,
     /// How it is asked.
     pub check: Arc<HealthCheck>,
+    /// What its handshakes need, where the check speaks TLS.
+    pub tls: Option<Arc<Client>>,
 }
 
 /// What a probe found, and how long that took.
@@ -92,7 +87,9 @@ impl Outcome {
     pub fn verdict(&self) -> Option<Verdict> {
         match &self.result {
             Ok(_) => Some(Verdict::Pass),
-            Err(ProbeFailure::Local(_) | ProbeFailure::InvalidRequest) => None,
+            Err(
+                ProbeFailure::Local(_) | ProbeFailure::InvalidRequest | ProbeFailure::CannotRun(_),
+            ) => None,
             Err(_) => Some(Verdict::Fail),
         }
     }
@@ -113,12 +110,40 @@ impl fmt::Display for Outcome {
 }
 
 /// What a passed probe saw.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Evidence {
     /// The backend takes connections.
     Connected,
     /// It answered with this status, and with the right body where one is configured.
     Http(u16),
+    /// It made a TLS handshake.
+    Handshake,
+    /// It says that it serves.
+    Serving,
+    /// It answered a datagram or an echo request.
+    Answered,
+    /// A program ended well; the first line that it wrote.
+    Ran(String),
+    /// Any of these, by a certificate that expires in this time.
+    Expires(Box<Evidence>, Duration),
+}
+
+impl Evidence {
+    /// How long the backend's certificate is valid yet, where that is not for long.
+    pub fn expires_in(&self) -> Option<Duration> {
+        match self {
+            Self::Expires(_, left) => Some(*left),
+            _ => None,
+        }
+    }
+
+    /// The same with what is known of the certificate.
+    fn by(self, certificate: Option<Duration>) -> Self {
+        match certificate {
+            Some(left) => Self::Expires(Box::new(self), left),
+            None => self,
+        }
+    }
 }
 
 impl fmt::Display for Evidence {
@@ -126,6 +151,15 @@ impl fmt::Display for Evidence {
         match self {
             Self::Connected => f.write_str("connected"),
             Self::Http(status) => write!(f, "HTTP {status}"),
+            Self::Handshake => f.write_str("TLS handshake done"),
+            Self::Serving => f.write_str("gRPC SERVING"),
+            Self::Answered => f.write_str("answered"),
+            Self::Ran(line) if line.is_empty() => f.write_str("exit code 0"),
+            Self::Ran(line) => f.write_str(line),
+            Self::Expires(evidence, left) => {
+                let days = left.as_secs() / 86_400;
+                write!(f, "{evidence}, and the certificate expires in {days} days")
+            }
         }
     }
 }
@@ -166,12 +200,7 @@ pub async fn run(subject: &Subject, path: Path) -> Outcome {
         at: start + limit,
         limit,
     };
-    let result = match &subject.check.kind {
-        ProbeKind::Tcp => connect(subject, &path, LastAck::HeldBack, deadline)
-            .await
-            .map(|_| Evidence::Connected),
-        ProbeKind::Http(probe) => http(subject, &path, probe, deadline).await,
-    };
+    let result = ask(subject, &path, deadline).await;
     Outcome {
         took: start.elapsed(),
         result,
@@ -182,150 +211,62 @@ pub async fn run(subject: &Subject, path: Path) -> Outcome {
     }
 }
 
-async fn http(
+async fn ask(subject: &Subject, path: &Path, deadline: Deadline) -> Result<Evidence, ProbeFailure> {
+    match &subject.check.kind {
+        ProbeKind::Tcp => {
+            connect(subject, path, LastAck::HeldBack, deadline).await?;
+            Ok(Evidence::Connected)
+        }
+        ProbeKind::Http(probe) => ask_http(subject, path, probe, deadline).await,
+        ProbeKind::Tls(_) => {
+            let stream = connect(subject, path, LastAck::Sent, deadline).await?;
+            let (_, left) = handshake(subject, stream, deadline).await?;
+            Ok(Evidence::Handshake.by(left))
+        }
+        ProbeKind::Grpc(probe) => {
+            let stream = connect(subject, path, LastAck::Sent, deadline).await?;
+            if probe.tls.is_none() {
+                return grpc::ask(probe, subject, stream, deadline).await;
+            }
+            let (stream, left) = handshake(subject, stream, deadline).await?;
+            let evidence = grpc::ask(probe, subject, stream, deadline).await?;
+            Ok(evidence.by(left))
+        }
+        ProbeKind::Udp(probe) => datagram::ask(probe, subject, path, deadline).await,
+        ProbeKind::Icmp => echo::ask(subject, deadline).await,
+        ProbeKind::Command(probe) => command::run(probe, subject, deadline).await,
+    }
+}
+
+async fn ask_http(
     subject: &Subject,
     path: &Path,
     probe: &HttpProbe,
     deadline: Deadline,
 ) -> Result<Evidence, ProbeFailure> {
-    let request = request(probe, subject.address, subject.check.port)?;
+    let request = http::request(probe, subject)?;
     let stream = connect(subject, path, LastAck::Sent, deadline).await?;
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(HEAD_LIMIT)
-        .max_header_size(HEAD_LIMIT)
-        .max_headers(HEADERS_LIMIT)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| ProbeFailure::of_http(&error, Phase::Waiting))?;
-
-    let mut exchange = pin!(exchange(probe, request, sender, deadline));
-    tokio::select! {
-        biased;
-        verdict = &mut exchange => verdict,
-        // A FIN of ours would end some connections in TIME_WAIT at the server. The exchange is
-        // told of an error too, and may still have read parts of the answer before it.
-        _ = connection.without_shutdown() => exchange.await,
+    if probe.tls.is_none() {
+        return http::ask(probe, request, stream, deadline).await;
     }
+    let (stream, left) = handshake(subject, stream, deadline).await?;
+    let evidence = http::ask(probe, request, stream, deadline).await?;
+    Ok(evidence.by(left))
 }
 
-fn request(
-    probe: &HttpProbe,
-    address: IpAddr,
-    port: NonZeroU16,
-) -> Result<Request<Empty<Bytes>>, ProbeFailure> {
-    let host = probe
-        .host
-        .clone()
-        .unwrap_or_else(|| match (address, port.get()) {
-            (IpAddr::V4(address), 80) => address.to_string(),
-            (IpAddr::V6(address), 80) => format!("[{address}]"),
-            (address, port) => SocketAddr::new(address, port).to_string(),
-        });
-    Request::get(&probe.path)
-        .header(header::HOST, host)
-        .header(
-            header::USER_AGENT,
-            concat!("evenkeel/", env!("CARGO_PKG_VERSION")),
-        )
-        .header(header::CONNECTION, "close")
-        .body(Empty::new())
-        .map_err(|_| ProbeFailure::InvalidRequest)
-}
-
-/// Sends the request and judges the response.
-async fn exchange(
-    probe: &HttpProbe,
-    request: Request<Empty<Bytes>>,
-    mut sender: http1::SendRequest<Empty<Bytes>>,
+/// Makes a handshake over a connection.
+async fn handshake(
+    subject: &Subject,
+    stream: TcpStream,
     deadline: Deadline,
-) -> Result<Evidence, ProbeFailure> {
-    let response = sender.send_request(request);
-    let response = async {
-        response
-            .await
-            .map_err(|error| ProbeFailure::of_http(&error, Phase::Waiting))
+) -> Result<(TlsStream<TcpStream>, Option<Duration>), ProbeFailure> {
+    let Some(client) = &subject.tls else {
+        return Err(ProbeFailure::InvalidRequest);
     };
-    let response = deadline.bound(Phase::Waiting, response).await?;
-
-    let status = response.status().as_u16();
-    let mut body = Body {
-        incoming: response.into_body(),
-        left: BODY_LIMIT,
-    };
-    let verdict = if !probe.status.iter().any(|range| range.contains(&status)) {
-        Err(ProbeFailure::Status {
-            found: status,
-            expected: ranges(&probe.status),
-        })
-    } else if let Some(wanted) = &probe.body {
-        deadline.bound(Phase::Reading, body.find(wanted)).await
-    } else {
-        Ok(())
-    };
-    // Whatever becomes of the rest, the verdict stands.
-    let _: Result<(), ProbeFailure> = deadline.bound(Phase::Reading, body.drain()).await;
-    verdict.map(|()| Evidence::Http(status))
-}
-
-/// Writes ranges of status codes as in `200-299, 404`.
-fn ranges(ranges: &[RangeInclusive<u16>]) -> String {
-    let range = |range: &RangeInclusive<u16>| match (range.start(), range.end()) {
-        (start, end) if start == end => start.to_string(),
-        (start, end) => format!("{start}-{end}"),
-    };
-    ranges.iter().map(range).collect::<Vec<_>>().join(", ")
-}
-
-/// A body on its way, up to the limit.
-struct Body {
-    incoming: Incoming,
-    /// How many bytes may still be read.
-    left: usize,
-}
-
-impl Body {
-    /// The next bytes; `None` after the last, or at the limit.
-    async fn chunk(&mut self) -> Result<Option<Bytes>, ProbeFailure> {
-        while self.left > 0 {
-            let Some(frame) = self.incoming.frame().await else {
-                return Ok(None);
-            };
-            let frame = frame.map_err(|error| ProbeFailure::of_http(&error, Phase::Reading))?;
-            // Trailers are of no interest.
-            if let Ok(mut data) = frame.into_data() {
-                data.truncate(self.left);
-                self.left -= data.len();
-                return Ok(Some(data));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Reads until `wanted` has come, in however many parts.
-    async fn find(&mut self, wanted: &str) -> Result<(), ProbeFailure> {
-        let pattern = wanted.as_bytes();
-        if pattern.is_empty() {
-            return Ok(());
-        }
-        // What was read and may still be the beginning of a match, then the new bytes.
-        let mut window = Vec::new();
-        while let Some(data) = self.chunk().await? {
-            window.extend_from_slice(&data);
-            if window.windows(pattern.len()).any(|part| part == pattern) {
-                return Ok(());
-            }
-            window.drain(..window.len().saturating_sub(pattern.len() - 1));
-        }
-        Err(ProbeFailure::Body {
-            wanted: wanted.to_owned(),
-        })
-    }
-
-    /// Reads the rest.
-    async fn drain(&mut self) -> Result<(), ProbeFailure> {
-        while self.chunk().await?.is_some() {}
-        Ok(())
-    }
+    let now = UnixTime::now();
+    client
+        .handshake(stream, subject.address, now, deadline)
+        .await
 }
 
 #[cfg(test)]

@@ -42,8 +42,8 @@ use lb_userspace::{
     },
     dataplane::{DataPlane as _, OBJECT, kernel::Kernel},
     model::{
-        Backend, DataPlaneConfig, Evenness, Fraction, Mode, OnEmpty, Options, ProbeMark, Protocol, RingSize,
-        RingSlots, Service, ServiceKey, ServicePort, Tracking, Weight, XdpMode,
+        Backend, DataPlaneConfig, Evenness, Fraction, Mode, OnEmpty, Options, ProbeMark, Protocol,
+        RingSize, RingSlots, Service, ServiceKey, ServicePort, Tracking, Weight, XdpMode,
     },
 };
 use rustix::{

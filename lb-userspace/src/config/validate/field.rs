@@ -86,6 +86,11 @@ impl<'r, 't> Fields<'r, 't> {
         self.optional(key, leaf, remedy, check)?
     }
 
+    /// Says of a key that it is missing.
+    pub(super) fn missing(&mut self, key: &str, remedy: &str) {
+        self.report(self.table.clone(), key, "is missing", remedy);
+    }
+
     /// One of a few words.
     pub(super) fn word<V: Copy>(
         &mut self,

@@ -3,23 +3,22 @@
 use std::{
     net::IpAddr,
     num::{NonZeroU16, NonZeroU32},
-    ops::{Range, RangeInclusive},
+    ops::Range,
     time::Duration,
 };
 
-use hyper::http::uri::{Authority, PathAndQuery};
-
 use super::{
     field::{Fields, place},
+    probe::{self, Word},
     service::Known,
     unicast,
 };
 use crate::{
     config::{
         findings::Report,
-        raw::{self, Held, NumberOr, StatusRange},
+        raw::{self, Held},
     },
-    model::{HealthCheck, HttpProbe, ProbeKind, Protocol, ServicePort, Via},
+    model::{HealthCheck, ServicePort, Via},
 };
 
 const SHORTEST: Duration = Duration::from_millis(100);
@@ -36,30 +35,15 @@ pub(super) fn check(
     report: &mut Report<'_>,
 ) -> Option<HealthCheck> {
     let mut fields = Fields::new(path, at.clone(), report);
-    let http = fields.required(
-        "type",
-        &raw.kind,
-        "give \"tcp\" or \"http\"",
-        |kind| match kind.as_str() {
-            "tcp" => Ok(false),
-            "http" => Ok(true),
-            other => Err(format!("is \"{other}\"")),
-        },
-    );
+    let word = probe::word(&mut fields, raw);
     let port = fields.port("port", &raw.port);
-    let port = match (port, service.port, service.protocol) {
-        (Some(Some(port)), ..)
-        | (Some(None), Some(ServicePort::Exact(port)), Some(Protocol::Tcp)) => Some(port),
-        (Some(None), Some(_), Some(_)) => {
-            fields.report(
-                at,
-                "port",
-                "is missing, and the service has no TCP port of its own to probe",
-                "give the TCP port that the backends answer checks on",
-            );
-            None
+    let port = match (port, word) {
+        (None, _) | (_, None) => None,
+        (Some(Some(port)), Some(word)) => {
+            probe::refuse_port(&mut fields, raw, word);
+            Some(Some(port))
         }
-        _ => None,
+        (Some(None), Some(word)) => own_port(&mut fields, at, service, word),
     };
     let interval = fields.duration(
         "interval",
@@ -90,8 +74,8 @@ pub(super) fn check(
     }
     let rise = fields.number("rise", &raw.rise, 2, 1..=1000, "");
     let fall = fields.number("fall", &raw.fall, 3, 1..=1000, "");
-    let way = way(&mut fields, raw, service);
-    let probe = http_probe(&mut fields, raw, http);
+    let way = way(&mut fields, raw, service, word);
+    let probe = probe::kind(&mut fields, raw, word);
     let count = |n: i64| u32::try_from(n).ok().and_then(NonZeroU32::new);
     let (via, client_mtu, source) = way?;
     Some(HealthCheck {
@@ -112,8 +96,11 @@ fn way(
     fields: &mut Fields<'_, '_>,
     raw: &raw::Health,
     service: &Known,
+    word: Option<Word>,
 ) -> Option<(Via, u16, Option<IpAddr>)> {
+    let steers = word.is_none_or(Word::steers);
     let default = match service.mode {
+        _ if !steers => Via::Direct,
         Some(mode) if mode.translates() => Via::Direct,
         _ => Via::Vip,
     };
@@ -127,6 +114,14 @@ fn way(
             "via",
             format!("in mode {mode} a backend does not have the VIP"),
             "remove it: to the backend's own address, a probe goes the way of traffic",
+        );
+    }
+    if let (Some(Via::Vip), Some(at), false) = (via, place(&raw.via), steers) {
+        fields.report(
+            at,
+            "via",
+            "such a check has no port, by which services are told apart",
+            "remove it, or use type = \"tcp\"",
         );
     }
     let sizes = "give 0, or a whole number from 576 to 9216";
@@ -153,126 +148,34 @@ fn way(
     ))
 }
 
-fn http_probe(
+/// The port of a check that names none.
+#[expect(
+    clippy::option_option,
+    reason = "wrong, missing and there are three things"
+)]
+fn own_port(
     fields: &mut Fields<'_, '_>,
-    raw: &raw::Health,
-    http: Option<bool>,
-) -> Option<ProbeKind> {
-    if http == Some(false) {
-        for (key, place) in [
-            ("path", place(&raw.path)),
-            ("host", place(&raw.host)),
-            ("status", place(&raw.status)),
-            ("body", place(&raw.body)),
-        ] {
-            if let Some(at) = place {
-                fields.report(
-                    at,
-                    key,
-                    "a tcp check asks nothing",
-                    "remove it, or use type = \"http\"",
-                );
-            }
-        }
-        return Some(ProbeKind::Tcp);
-    }
-    let path = fields.optional(
-        "path",
-        &raw.path,
-        "give a path, as in \"/healthz\"",
-        |path| {
-            if path_and_query(path) {
-                Ok(path.clone())
-            } else {
-                Err(format!("is {path:?}"))
-            }
-        },
-    );
-    let host = fields.optional(
-        "host",
-        &raw.host,
-        "give a host name, with a port or without, as in \"www.example.org\"",
-        |host| {
-            if authority(host) {
-                Ok(host.clone())
-            } else {
-                Err(format!("is {host:?}"))
-            }
-        },
-    );
-    let codes = "give codes or ranges from 100 to 599, as in [\"200-299\", 304]";
-    let status = fields.optional("status", &raw.status, codes, |codes| {
-        if codes.is_empty() {
-            return Err("is empty: no answer would be healthy".to_owned());
-        }
-        codes.iter().map(range).collect::<Result<Vec<_>, _>>()
-    });
-    let body = fields.optional(
-        "body",
-        &raw.body,
-        "give the text to look for, or remove it",
-        |body| {
-            if body.is_empty() {
-                Err("is empty".to_owned())
-            } else {
-                Ok(body.clone())
-            }
-        },
-    );
-    let (path, host, status, body) = (path?, host?, status?, body?);
-    (http == Some(true)).then(|| {
-        ProbeKind::Http(HttpProbe {
-            path: path.unwrap_or_else(|| "/".to_owned()),
-            host,
-            status: status.unwrap_or_else(|| vec![200..=399]),
-            body,
-        })
-    })
-}
-
-/// Whether a request for it asks for just this.
-fn path_and_query(text: &str) -> bool {
-    let parsed = PathAndQuery::try_from(text);
-    // Bytes beyond ASCII are taken by the parser, but have no place in a request line.
-    text.starts_with('/') && text.is_ascii() && parsed.is_ok_and(|parsed| parsed.as_str() == text)
-}
-
-/// Whether it is a host, with or without a port, as a `Host` header holds it.
-fn authority(text: &str) -> bool {
-    let Ok(parsed) = Authority::try_from(text) else {
-        return false;
+    at: Range<usize>,
+    service: &Known,
+    word: Word,
+) -> Option<Option<NonZeroU16>> {
+    let (port, protocol) = (service.port?, service.protocol?);
+    let exact = match port {
+        ServicePort::Exact(port) => Some(port),
+        ServicePort::Any => None,
     };
-    // What stands before an '@' is no part of `host`.
-    match text.strip_prefix(parsed.host()) {
-        Some("") => true,
-        Some(rest) => rest.strip_prefix(':').is_some_and(|port| {
-            !parsed.host().is_empty()
-                && port.bytes().all(|byte| byte.is_ascii_digit())
-                && port.parse::<NonZeroU16>().is_ok()
-        }),
-        None => false,
-    }
-}
-
-fn range(item: &NumberOr<StatusRange>) -> Result<RangeInclusive<u16>, String> {
-    let code = |text: &str| {
-        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        let code = text.parse().ok().filter(|code| (100..=599).contains(code));
-        code.filter(|_| digits && text.len() == 3)
-    };
-    match item {
-        NumberOr::Number(number) => {
-            let number = number.to_string();
-            code(&number)
-                .map(|code| code..=code)
-                .ok_or_else(|| format!("{number} is no status"))
-        }
-        NumberOr::Word(word, _) => {
-            let (low, high) = word.split_once('-').unwrap_or((word, word));
-            match (code(low), code(high)) {
-                (Some(low), Some(high)) if low <= high => Ok(low..=high),
-                _ => Err(format!("\"{word}\" is no range of status codes")),
-            }
+    match word.protocol() {
+        None => Some(exact),
+        Some(asked) if asked == protocol && exact.is_some() => Some(exact),
+        Some(asked) => {
+            let name = asked.to_string().to_uppercase();
+            fields.report(
+                at,
+                "port",
+                format!("is missing, and the service has no {name} port of its own to probe"),
+                &format!("give the {name} port that the backends answer checks on"),
+            );
+            None
         }
     }
 }

@@ -23,8 +23,8 @@ use crate::{
         state::{Machine, State},
     },
     model::{
-        HealthCheck, HttpProbe, Mode, OnEmpty, Options, ProbeKind, Protocol, RingSize, ServiceKey, ServicePort,
-        Weight,
+        BodyMatch, HealthCheck, HttpProbe, Mode, OnEmpty, Options, Protocol, RingSize, ServiceKey,
+        ServicePort, Weight,
     },
 };
 
@@ -99,7 +99,9 @@ fn no_answer() -> Outcome {
 async fn reports_come_at_the_interval() {
     let (reports, mut received) = mpsc::channel(16);
     let start = now();
-    let driver = Driver::spawn_with(&[imagined(4)], &reports, |_| async { passed() });
+    let driver = Driver::spawn_with(targets(&[imagined(4)]).unwrap(), &reports, |_| async {
+        passed()
+    });
     assert_eq!(driver.backends(), 4);
     let mut times: BTreeMap<Arc<str>, Vec<Instant>> = BTreeMap::new();
     while now() - start < INTERVAL * 100 {
@@ -133,17 +135,21 @@ async fn a_silent_death_is_known_within_fall_intervals_and_a_time_out() {
         let (reports, mut received) = mpsc::channel(16);
         let service = imagined(1);
         let mut machine = Machine::new(service.health.as_ref().unwrap(), State::Unknown);
-        let _driver = Driver::spawn_with(&[service], &reports, move |subject: Arc<Subject>| {
-            let dead = backend.load(Ordering::Relaxed);
-            async move {
-                if dead {
-                    sleep(subject.check.timeout).await;
-                    no_answer()
-                } else {
-                    passed()
+        let _driver = Driver::spawn_with(
+            targets(&[service]).unwrap(),
+            &reports,
+            move |subject: Arc<Subject>| {
+                let dead = backend.load(Ordering::Relaxed);
+                async move {
+                    if dead {
+                        sleep(subject.check.timeout).await;
+                        no_answer()
+                    } else {
+                        passed()
+                    }
                 }
-            }
-        });
+            },
+        );
         let undertaker = tokio::spawn(async move {
             sleep(INTERVAL * 5 + INTERVAL * moment / 50).await;
             dead.store(true, Ordering::Relaxed);
@@ -169,7 +175,7 @@ async fn a_slow_reader_gets_the_latest_outcome_and_probing_goes_on() {
     let probes = Arc::new(AtomicU32::new(0));
     let counted = probes.clone();
     let (reports, mut received) = mpsc::channel(1);
-    let _driver = Driver::spawn_with(&[imagined(1)], &reports, move |_| {
+    let _driver = Driver::spawn_with(targets(&[imagined(1)]).unwrap(), &reports, move |_| {
         let probe = counted.fetch_add(1, Ordering::Relaxed);
         async move { if probe < 10 { passed() } else { no_answer() } }
     });
@@ -197,7 +203,7 @@ async fn two_thousand_backends_are_spread() {
     let running = Arc::new(Mutex::new((0_u32, 0_u32)));
     let shared = running.clone();
     let (reports, mut received) = mpsc::channel(16);
-    let driver = Driver::spawn_with(&[imagined(2_000)], &reports, move |_| {
+    let driver = Driver::spawn_with(targets(&[imagined(2_000)]).unwrap(), &reports, move |_| {
         let running = shared.clone();
         async move {
             {
@@ -229,7 +235,7 @@ async fn after_a_suspension_there_is_no_burst() {
     let starts = Arc::new(Mutex::new(Vec::new()));
     let seen = starts.clone();
     let (reports, mut received) = mpsc::channel(1_024);
-    let _driver = Driver::spawn_with(&[imagined(100)], &reports, move |_| {
+    let _driver = Driver::spawn_with(targets(&[imagined(100)]).unwrap(), &reports, move |_| {
         seen.lock().unwrap().push(now());
         async { passed() }
     });
@@ -266,7 +272,7 @@ async fn probing_ends_with_the_driver_or_the_reader() {
         }
     };
     let (reports, received) = mpsc::channel(16);
-    let driver = Driver::spawn_with(&[imagined(3)], &reports, probe.clone());
+    let driver = Driver::spawn_with(targets(&[imagined(3)]).unwrap(), &reports, probe.clone());
     sleep(INTERVAL).await;
     drop(driver);
     sleep(Duration::from_millis(1)).await;
@@ -276,7 +282,7 @@ async fn probing_ends_with_the_driver_or_the_reader() {
         "only `probe` and `alive` are left"
     );
 
-    let mut driver = Driver::spawn_with(&[imagined(3)], &reports, probe);
+    let mut driver = Driver::spawn_with(targets(&[imagined(3)]).unwrap(), &reports, probe);
     drop(received);
     for _ in 0..3 {
         let ended = timeout(INTERVAL * 3, driver.tasks.join_next())
@@ -294,7 +300,8 @@ async fn services_without_a_check_are_left_alone() {
         &[service("unchecked", None, &[Ipv4Addr::LOCALHOST])],
         reports,
         path::none(),
-    );
+    )
+    .unwrap();
     assert_eq!(driver.backends(), 0);
     assert!(received.recv().await.is_none(), "no task holds the channel");
 }
@@ -329,10 +336,9 @@ async fn real_servers_die_and_come_back() {
     let b = tokio::spawn(web_server(listener_b, Arc::default(), Arc::default()));
 
     let probe = HttpProbe {
-        path: "/".to_owned(),
-        host: None,
         status: vec![200..=299],
-        body: Some("ok".to_owned()),
+        body: Some(BodyMatch::Text("ok".to_owned())),
+        ..HttpProbe::get("/")
     };
     let check = HealthCheck {
         interval: Duration::from_millis(50),
@@ -345,7 +351,7 @@ async fn real_servers_die_and_come_back() {
         &[Ipv4Addr::LOCALHOST, address_b],
     )];
     let (reports, mut received) = mpsc::channel(16);
-    let driver = Driver::spawn(&services, reports, path::none());
+    let driver = Driver::spawn(&services, reports, path::none()).unwrap();
 
     // Waits for a report of a backend that looks like this.
     let mut wait = async |backend: &str, detail: &str| {

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU16,
     pin::pin,
 };
 
@@ -29,9 +30,7 @@ pub(super) enum LastAck {
 
 /// Connects, with a socket that resets its connection when it is dropped.
 ///
-/// On the way of traffic, the first packet is as large as a client's. Where no answer comes for
-/// half of the time-out, a small one is sent beside it: if that alone is answered, it is the size
-/// that does not get through.
+/// On the way of traffic, the first packet is as large as a client's; see [`in_doubt`].
 pub(super) async fn connect(
     subject: &Subject,
     path: &Path,
@@ -46,20 +45,34 @@ pub(super) async fn connect(
         let dial = dial(subject, Some(steered), None, ack);
         return deadline.bound(Phase::Connecting, dial).await;
     };
-    let mut first = pin!(dial(subject, Some(steered), Some(large), ack));
+    let first = dial(subject, Some(steered), Some(large), ack);
+    let second = dial(subject, Some(steered), None, LastAck::HeldBack);
+    in_doubt(first, second, large, Phase::Connecting, deadline).await
+}
+
+/// Asks with a large packet, and beside it with a small one where no answer comes for half of the
+/// time-out. If the small one alone is answered, it is the size that does not get through.
+pub(super) async fn in_doubt<T>(
+    with_large: impl Future<Output = Result<T, ProbeFailure>>,
+    with_small: impl Future<Output = Result<T, ProbeFailure>>,
+    large: Large,
+    phase: Phase,
+    deadline: Deadline,
+) -> Result<T, ProbeFailure> {
+    let mut with_large = pin!(with_large);
     let doubt = deadline.at - deadline.limit + path::doubt(deadline.limit);
     tokio::select! {
         biased;
-        answer = &mut first => return answer,
+        answer = &mut with_large => return answer,
         () = sleep_until(doubt) => {}
     }
-    let mut second = pin!(dial(subject, Some(steered), None, LastAck::HeldBack));
+    let mut with_small = pin!(with_small);
     let mut small = None;
     loop {
         tokio::select! {
             biased;
-            answer = &mut first => return answer,
-            answer = &mut second, if small.is_none() => small = Some(answer.map(drop)),
+            answer = &mut with_large => return answer,
+            answer = &mut with_small, if small.is_none() => small = Some(answer.map(drop)),
             () = sleep_until(deadline.at) => break,
         }
     }
@@ -71,7 +84,7 @@ pub(super) async fn connect(
         Some(Err(failure)) => failure,
         None => ProbeFailure::NoAnswer {
             limit: deadline.limit,
-            phase: Phase::Connecting,
+            phase,
         },
     })
 }
@@ -88,7 +101,10 @@ async fn dial(
         ProbeFailure::Local(Errno::from_io_error(&error).unwrap_or(Errno::IO))
     })?;
     socket
-        .connect(SocketAddr::new(to, subject.check.port.get()))
+        .connect(SocketAddr::new(
+            to,
+            subject.check.port.map_or(0, NonZeroU16::get),
+        ))
         .await
         .map_err(|error| ProbeFailure::of_io(&error, Phase::Connecting))
 }

@@ -3,6 +3,7 @@
 use std::{fmt, io, time::Duration};
 
 use rustix::io::Errno;
+use tokio_rustls::rustls::{self, CertificateError, pki_types::UnixTime};
 
 use super::{HEAD_LIMIT, HEADERS_LIMIT};
 
@@ -11,18 +12,24 @@ use super::{HEAD_LIMIT, HEADERS_LIMIT};
 pub enum Phase {
     /// The SYN was sent.
     Connecting,
+    /// The TLS handshake has begun.
+    Handshaking,
     /// The request was sent, the headers of the response have not all arrived.
     Waiting,
     /// The body is on its way.
     Reading,
+    /// The program runs.
+    Running,
 }
 
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Connecting => "connecting",
+            Self::Handshaking => "TLS handshake",
             Self::Waiting => "waiting for the response",
             Self::Reading => "reading the body",
+            Self::Running => "the program still ran",
         })
     }
 }
@@ -93,6 +100,30 @@ pub enum ProbeFailure {
         /// The configured text.
         wanted: String,
     },
+    /// Nothing in that part of the body matches the expression.
+    #[error("body does not match {wanted:?}")]
+    BodyPattern {
+        /// The configured expression.
+        wanted: String,
+    },
+    /// The server's certificate is not valid.
+    #[error("certificate refused: {0}")]
+    Certificate(String),
+    /// The TLS handshake failed for another reason.
+    #[error("TLS handshake failed: {0}")]
+    Handshake(String),
+    /// The gRPC server says that it does not serve.
+    #[error("gRPC {0}")]
+    Grpc(String),
+    /// The datagram's answer is another one.
+    #[error("the answer does not contain what was expected: {0}")]
+    Answer(String),
+    /// A program says that the backend is not well.
+    #[error("{0}")]
+    Command(String),
+    /// A program could not be started; that says nothing about the backend.
+    #[error("cannot probe: {0}")]
+    CannotRun(String),
     /// This host could not probe; that says nothing about the backend.
     #[error("cannot probe, for lack of resources on this host: {0}")]
     Local(Errno),
@@ -126,6 +157,21 @@ impl ProbeFailure {
         }
     }
 
+    /// What an error of a TLS handshake means.
+    pub(super) fn of_tls(error: &io::Error, now: UnixTime) -> Self {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        match inner {
+            Some(rustls::Error::InvalidCertificate(why)) => {
+                Self::Certificate(certificate(why, now))
+            }
+            Some(other) => Self::Handshake(other.to_string()),
+            None if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Self::Closed(Phase::Handshaking)
+            }
+            None => Self::of_io(error, Phase::Handshaking),
+        }
+    }
+
     /// What an error of the HTTP client means in this phase.
     pub(super) fn of_http(error: &hyper::Error, phase: Phase) -> Self {
         let mut source = std::error::Error::source(error);
@@ -142,5 +188,33 @@ impl ProbeFailure {
         } else {
             Self::NotHttp(phase)
         }
+    }
+}
+
+/// Why a certificate is not valid, with what is to be known of it.
+fn certificate(why: &CertificateError, now: UnixTime) -> String {
+    let days = |from: UnixTime, to: UnixTime| to.as_secs().saturating_sub(from.as_secs()) / 86_400;
+    match why {
+        CertificateError::ExpiredContext { not_after, .. } => {
+            format!("it expired {} days ago", days(*not_after, now))
+        }
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            format!(
+                "it is not valid for another {} days",
+                days(now, *not_before)
+            )
+        }
+        CertificateError::UnknownIssuer => {
+            "no trusted CA has issued it (health.ca names those to trust)".to_owned()
+        }
+        CertificateError::NotValidForNameContext {
+            expected,
+            presented,
+        } => format!(
+            "it is not for {} but for {} (health.server_name names what is asked for)",
+            expected.to_str(),
+            presented.join(", ")
+        ),
+        other => other.to_string(),
     }
 }

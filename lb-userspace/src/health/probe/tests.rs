@@ -1,6 +1,7 @@
 use std::{
     io::ErrorKind,
     net::{Ipv4Addr, Ipv6Addr},
+    num::NonZeroU16,
 };
 
 use rustix::io::Errno;
@@ -10,7 +11,11 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::*;
+use super::{
+    http::{BODY_LIMIT, request},
+    *,
+};
+use crate::model::BodyMatch;
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -29,22 +34,24 @@ fn check(kind: ProbeKind, port: u16, timeout: Duration) -> HealthCheck {
 
 fn get(body: Option<&str>) -> HttpProbe {
     HttpProbe {
-        path: "/health?deep=1".to_owned(),
-        host: None,
-        status: vec![200..=399],
-        body: body.map(str::to_owned),
+        body: body.map(|text| BodyMatch::Text(text.to_owned())),
+        ..HttpProbe::get("/health?deep=1")
     }
 }
 
 /// Probes a backend straight at its address.
 async fn run(check: &HealthCheck, address: IpAddr) -> Outcome {
-    let subject = Subject {
+    super::run(&subject(check, address), Path::Direct).await
+}
+
+fn subject(check: &HealthCheck, address: IpAddr) -> Subject {
+    Subject {
         service: "web".into(),
         backend: "b1".into(),
         address,
         check: Arc::new(check.clone()),
-    };
-    super::run(&subject, Path::Direct).await
+        tls: None,
+    }
 }
 
 async fn listen(address: IpAddr) -> (TcpListener, u16) {
@@ -256,8 +263,9 @@ async fn the_request_names_host_and_sender() {
 fn the_usual_port_is_not_named() {
     let port = NonZeroU16::new(80).unwrap();
     for (address, host) in [(V4, "127.0.0.1"), (V6, "[::1]")] {
-        let request = request(&get(None), address, port).unwrap();
-        assert_eq!(request.headers()[header::HOST], host);
+        let check = HealthCheck::new(ProbeKind::Http(get(None)), port);
+        let request = request(&get(None), &subject(&check, address)).unwrap();
+        assert_eq!(request.headers()["host"], host);
     }
 }
 
@@ -491,3 +499,5 @@ async fn huge_headers_are_refused() {
     let outcome = serve(endless, After::RepeatLast, get(None), LONG).await;
     assert_eq!(outcome.result, Err(ProbeFailure::HeadTooLarge));
 }
+
+mod kinds;
