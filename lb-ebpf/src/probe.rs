@@ -24,9 +24,9 @@ use lb_common::{
     wire::{ethernet, tcp, udp},
 };
 
-use crate::skb::{AddressAt, Refused, Skb, around};
+use crate::skb::{AddressAt, Refused, Skb, around, redirect};
 
-/// `TC_ACT_UNSPEC` of linux/pkt_cls.h, `TCX_NEXT` of linux/bpf.h: whoever comes next decides.
+/// `TC_ACT_UNSPEC` of `linux/pkt_cls.h`, `TCX_NEXT` of linux/bpf.h: whoever comes next decides.
 const GO_ON: i32 = -1;
 /// `TC_ACT_SHOT`, `TCX_DROP`.
 const DROP: i32 = 2;
@@ -66,7 +66,7 @@ fn evenkeel_in(ctx: TcContext) -> i32 {
     };
     // SAFETY: the kernel keeps the memory valid while the program runs; a value that another CPU
     // writes meanwhile is that of the same flow.
-    let Some(&probed) = (unsafe { ANSWERS.get(&parsed.flow) }) else {
+    let Some(&probed) = (unsafe { ANSWERS.get(parsed.flow) }) else {
         return GO_ON;
     };
     let from = parsed.flow.source;
@@ -87,7 +87,7 @@ fn send(packet: &mut Skb<'_>, mark: u32) -> Option<i32> {
         parsed.flow.destination,
         probe::answers(&parsed.flow, target),
     );
-    ANSWERS.insert(&answers, &probed, 0).ok()?;
+    ANSWERS.insert(answers, probed, 0).ok()?;
     let packet_length = (parsed.end - parsed.network) as u16;
     let grows = parsed.flow.protocol == udp::PROTOCOL || tcp::opens(parsed.tcp_flags);
     let mut parsed = parsed;
@@ -112,7 +112,7 @@ fn send(packet: &mut Skb<'_>, mark: u32) -> Option<i32> {
     Some(if interface == packet.interface() {
         GO_ON
     } else {
-        packet.redirect(interface)
+        redirect(interface)
     })
 }
 

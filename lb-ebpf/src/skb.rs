@@ -38,6 +38,12 @@ pub(crate) struct Skb<'a> {
     pub(crate) around: u64,
 }
 
+/// Sends the packet in hand out by another interface: what the program is to answer.
+pub(crate) fn redirect(interface: u32) -> i32 {
+    // SAFETY: a helper of two numbers.
+    unsafe { bpf_redirect(interface, 0) as i32 }
+}
+
 /// A step of the kernel's failed; the packet may be half changed.
 pub(crate) struct Refused;
 
@@ -59,12 +65,6 @@ impl<'a> Skb<'a> {
     pub(crate) fn interface(&self) -> u32 {
         // SAFETY: the context outlives the program's run.
         unsafe { (*self.ctx.skb.skb).ifindex }
-    }
-
-    /// Sends it out by another interface.
-    pub(crate) fn redirect(&self, interface: u32) -> i32 {
-        // SAFETY: a helper of two numbers.
-        unsafe { bpf_redirect(interface, 0) as i32 }
     }
 
     /// Makes the IP packet so many bytes long, with zeroes at its end.

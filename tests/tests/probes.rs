@@ -242,7 +242,7 @@ fn checks_of_every_kind_see_real_servers_through_a_tunnel() {
         config += &bed.topology.service(&service);
     }
     let daemon = Daemon::start(bed.topology, &config).unwrap();
-    let expires = "and the certificate expires in 2 days";
+    let expires = ", and the certificate expires in ";
     await_health(
         &daemon,
         &["https"],
@@ -256,7 +256,7 @@ fn checks_of_every_kind_see_real_servers_through_a_tunnel() {
     await_health(&daemon, &["command"], "b1", "up", "b1 is fine");
     let told = std::fs::read_to_string(daemon.log()).unwrap();
     assert!(
-        told.contains("https/b1: its certificate expires in 2 days"),
+        told.contains("https/b1: its certificate expires in "),
         "{told}"
     );
 
