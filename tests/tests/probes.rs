@@ -238,7 +238,7 @@ fn checks_of_every_kind_see_real_servers_through_a_tunnel() {
             health: &health,
             ..bed.web(name, VIP4)
         };
-        service.options += &format!("protocol = \"{protocol}\"\n");
+        service.options = format!("{}protocol = \"{protocol}\"\n", service.options);
         config += &bed.topology.service(&service);
     }
     let daemon = Daemon::start(bed.topology, &config).unwrap();

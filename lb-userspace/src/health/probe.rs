@@ -200,7 +200,8 @@ pub async fn run(subject: &Subject, path: Path) -> Outcome {
         at: start + limit,
         limit,
     };
-    let result = ask(subject, &path, deadline).await;
+    // On the heap, and for its time alone: thousands of backends wait for their next probe.
+    let result = Box::pin(ask(subject, &path, deadline)).await;
     Outcome {
         took: start.elapsed(),
         result,
@@ -226,10 +227,11 @@ async fn ask(subject: &Subject, path: &Path, deadline: Deadline) -> Result<Evide
         ProbeKind::Grpc(probe) => {
             let stream = connect(subject, path, LastAck::Sent, deadline).await?;
             if probe.tls.is_none() {
-                return grpc::ask(probe, subject, stream, deadline).await;
+                return Box::pin(grpc::ask(probe, subject, stream, deadline)).await;
             }
             let (stream, left) = handshake(subject, stream, deadline).await?;
-            let evidence = grpc::ask(probe, subject, stream, deadline).await?;
+            let asked = Box::pin(grpc::ask(probe, subject, stream, deadline));
+            let evidence = asked.await?;
             Ok(evidence.by(left))
         }
         ProbeKind::Udp(probe) => datagram::ask(probe, subject, path, deadline).await,

@@ -143,9 +143,10 @@ pub(super) fn kind(
 
 /// Complains of keys that a check of this kind has no use for.
 fn refuse_others(fields: &mut Fields<'_, '_>, raw: &raw::Health, word: Word) {
+    type Key<'a> = (&'a str, Option<Range<usize>>, &'a [Word]);
     const HTTP: &[Word] = &[Http, Https];
     const TLS: &[Word] = &[Https, Tls, Grpcs];
-    let keys: [(&str, Option<Range<usize>>, &[Word]); 17] = [
+    let keys: [Key<'_>; 17] = [
         ("path", place(&raw.path), HTTP),
         ("method", place(&raw.method), HTTP),
         ("headers", place(&raw.headers), HTTP),

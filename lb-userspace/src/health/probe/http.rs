@@ -108,21 +108,17 @@ async fn exchange(
         incoming: response.into_body(),
         left: BODY_LIMIT,
     };
-    let verdict = if !probe.status.iter().any(|range| range.contains(&status)) {
-        Err(ProbeFailure::Status {
+    let is_healthy = probe.status.iter().any(|range| range.contains(&status));
+    let verdict = match &probe.body {
+        _ if !is_healthy => Err(ProbeFailure::Status {
             found: status,
             expected: ranges(&probe.status),
-        })
-    } else {
-        match &probe.body {
-            Some(BodyMatch::Text(wanted)) => {
-                deadline.bound(Phase::Reading, body.find(wanted)).await
-            }
-            Some(BodyMatch::Pattern(wanted)) => {
-                deadline.bound(Phase::Reading, body.matches(wanted)).await
-            }
-            None => Ok(()),
+        }),
+        Some(BodyMatch::Text(wanted)) => deadline.bound(Phase::Reading, body.find(wanted)).await,
+        Some(BodyMatch::Pattern(wanted)) => {
+            deadline.bound(Phase::Reading, body.matches(wanted)).await
         }
+        None => Ok(()),
     };
     // Whatever becomes of the rest, the verdict stands.
     let _: Result<(), ProbeFailure> = deadline.bound(Phase::Reading, body.drain()).await;

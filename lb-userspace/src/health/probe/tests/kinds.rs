@@ -153,11 +153,6 @@ async fn https_looks_at_certificate_method_headers_and_body() {
         refused.contains("it is not for other.test but for"),
         "{refused}"
     );
-    let strangers = TlsProbe {
-        ca: Some(Ca::new().file()),
-        ..trusted.clone()
-    };
-    let _ = strangers;
     let anybody = TlsProbe {
         verify: Verify::No,
         ca: None,
