@@ -16,11 +16,11 @@ use crate::{
 pub(in crate::decide) fn find<'t>(tables: &'t layout::Tables, key: &VipKey) -> Option<&'t Vip> {
     let [first, second] = tables.header.endpoint_places(key);
     let place = &tables.by_address[first];
-    if key.stands_in(&place.key) {
+    if place.key == *key {
         return Some(place);
     }
     let place = &tables.by_address[second];
-    key.stands_in(&place.key).then_some(place)
+    (place.key == *key).then_some(place)
 }
 
 /// The endpoint of mode `nat` that has an address and port: its own port before any port.
