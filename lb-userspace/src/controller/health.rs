@@ -23,6 +23,7 @@ use crate::{
 };
 
 /// What is watched and in force of one service.
+#[derive(Clone)]
 pub(super) struct Watched {
     /// Looks for underperformers; `None` where nobody does.
     pub(super) monitor: Option<Monitor>,

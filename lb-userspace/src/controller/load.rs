@@ -14,6 +14,7 @@ use crate::stats::{
 const WINDOW: Duration = Duration::from_mins(1);
 
 /// The load of one service.
+#[derive(Clone)]
 pub(super) struct Load {
     pub(super) counters: Vec<EndpointCounters>,
     pub(super) exits: ExitCounters,

@@ -40,6 +40,7 @@ use crate::{
 };
 
 /// A backend as the controller sees it.
+#[derive(Clone)]
 pub(super) struct BackendState {
     /// Its health; `None` where it is not probed.
     pub(super) machine: Option<Machine>,
@@ -68,6 +69,7 @@ impl BackendState {
 }
 
 /// A service as the controller sees it.
+#[derive(Clone)]
 pub(super) struct ServiceState {
     pub(super) base: Base,
     pub(super) backends: Vec<BackendState>,
