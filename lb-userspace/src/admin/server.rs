@@ -305,7 +305,14 @@ async fn unknown_path(uri: Uri) -> Response {
 }
 
 fn problem(code: StatusCode, error: String) -> Response {
-    (code, Json(Problem { error })).into_response()
+    (
+        code,
+        Json(Problem {
+            error,
+            findings: Vec::new(),
+        }),
+    )
+        .into_response()
 }
 
 #[cfg(test)]

@@ -640,6 +640,8 @@ impl State {
             now_ms: now.unix_ms,
             config_file: self.identity.config_file.display().to_string(),
             config_sha256: self.identity.config_sha256.clone(),
+            configuration: proto::change::Configuration::default(),
+            waiting_overrides: Vec::new(),
             generation: self.generation(),
             published_at_ms: self.published_at_ms,
             interfaces: self

@@ -24,6 +24,8 @@ fn status(generation: u64) -> Arc<Status> {
         now_ms: 2,
         config_file: "/etc/evenkeel/evenkeel.toml".to_owned(),
         config_sha256: String::new(),
+        configuration: crate::admin::proto::change::Configuration::default(),
+        waiting_overrides: Vec::new(),
         generation,
         published_at_ms: None,
         interfaces: Vec::new(),
