@@ -52,6 +52,11 @@ impl Load {
         }
     }
 
+    /// Takes note of how many services there are; it counts from the next change of shares on.
+    pub(super) fn among(&mut self, services: usize) {
+        self.settings = Settings { services };
+    }
+
     /// Begins anew with other shares of the slots.
     pub(super) fn retarget(&mut self, slots: &[u32]) {
         let shares: Vec<f64> = slots.iter().copied().map(f64::from).collect();

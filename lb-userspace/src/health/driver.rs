@@ -11,7 +11,13 @@
 //! the latest state. A reader that keeps up within an interval loses nothing.
 
 use std::{
-    collections::HashMap, convert::Infallible, fmt, net::IpAddr, pin::pin, sync::Arc, time::Instant,
+    collections::{HashMap, HashSet},
+    convert::Infallible,
+    fmt,
+    net::IpAddr,
+    pin::pin,
+    sync::Arc,
+    time::Instant,
 };
 
 use futures_util::future::BoxFuture;
@@ -103,7 +109,10 @@ impl Driver {
     pub fn follow(&mut self, services: &[Service]) {
         let mut before = std::mem::take(&mut self.probed);
         let mut new = Vec::new();
-        for target in services.iter().flat_map(Target::of) {
+        let mut named = HashSet::new();
+        let targets = services.iter().flat_map(Target::of);
+        // Of those that are named twice, the first counts.
+        for target in targets.filter(|target| named.insert(target.who.clone())) {
             match before.remove(&target.who) {
                 Some((check, task)) if check == target.check => {
                     self.probed.insert(target.who, (check, task));

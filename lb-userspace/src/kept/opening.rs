@@ -175,8 +175,8 @@ impl Opener {
         let file = &self.file;
         match choice {
             Choice::Applied => self.warn(format!(
-                "configuration {number} is in force, as it was applied; {file} is older and is \
-                 NOT: write it there too ('evenkeel rollback --list' says where it is kept)"
+                "configuration {number} is in force, as it was put there last; {file} says something \
+                 else and is NOT: write it there too ('evenkeel rollback --list' says where it is kept)"
             )),
             Choice::Unapplied => self.warn(format!(
                 "the controller before this one did not end as told: configuration {number} stays \

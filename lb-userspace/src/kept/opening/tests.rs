@@ -90,8 +90,8 @@ fn an_applied_configuration_outlives_restarts_until_the_file_is_edited() {
     bed.start(1, 1, "");
     let again = bed.start(1, 1, "");
     bed.apply(again, 2, None);
-    bed.start(2, 2, "is older and is NOT");
-    bed.start(2, 2, "is older and is NOT");
+    bed.start(2, 2, "says something else and is NOT");
+    bed.start(2, 2, "says something else and is NOT");
     // A slip in the file must not keep the controller down.
     fs::write(bed.file(), format!("{}nonsense", bed.text(1))).unwrap();
     fs::write(bed.file(), bed.text(1).replace("web", "not a name")).unwrap();
