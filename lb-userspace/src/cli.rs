@@ -148,10 +148,9 @@ fn exit_code(result: &anyhow::Result<Answer>) -> ExitCode {
     match result {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
-        Ok(Answer::Changes) => ExitCode::from(2),
         // Who closes the pipe, as `head` does, has read all that it wanted.
         Err(error) if is_closed_pipe(error) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(2),
+        Ok(Answer::Changes) | Err(_) => ExitCode::from(2),
     }
 }
 

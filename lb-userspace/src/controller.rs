@@ -5,12 +5,15 @@
 
 mod adopt;
 mod apply;
+mod confirm;
 mod evenness;
+mod examine;
 mod footing;
 mod health;
 mod impose;
 mod load;
 mod news;
+mod own_file;
 mod plan;
 mod state;
 mod status;
@@ -225,23 +228,10 @@ pub async fn run(opening: Opening, version: String) -> Result<(), Error> {
                 state.stop_waiting();
             }
         }
-        if state.knows_enough() {
-            // A refused publication leaves the kernel with the tables before; try again with the
-            // next event.
-            match state.publish(Now::read()) {
-                Ok(looked) => news |= looked,
-                // A start that cannot publish has nothing to attach.
-                Err(e) if !state.attached() => return Err(e),
-                // It has been told.
-                Err(_) => {}
-            }
-            if !state.attached() {
-                state.attach()?;
-                news = true;
-            }
-        }
+        news |= publish(&mut state)?;
         state.settle_change(Now::read());
         if std::mem::take(&mut state.targets_changed) {
+            news = true;
             driver.follow(&state.probed());
             watcher.follow(state.followed());
         }
@@ -261,6 +251,30 @@ pub async fn run(opening: Opening, version: String) -> Result<(), Error> {
         Err(e) => warn!("admin socket: {e}"),
     }
     Ok(())
+}
+
+/// Lets packets follow what is known, once enough is, and attaches the program after the first time.
+/// Answers whether there is anything to show.
+///
+/// # Errors
+/// Where that cannot be done at a start.
+fn publish(state: &mut State) -> Result<bool, Error> {
+    if !state.knows_enough() {
+        return Ok(false);
+    }
+    // A refused publication leaves the kernel with the tables before; try again with the next event.
+    let looked = match state.publish(Now::read()) {
+        Ok(looked) => looked,
+        // A start that cannot publish has nothing to attach.
+        Err(e) if !state.attached() => return Err(e),
+        // It has been told.
+        Err(_) => false,
+    };
+    if state.attached() {
+        return Ok(looked);
+    }
+    state.attach()?;
+    Ok(true)
 }
 
 /// Does what is asked, or begins to.

@@ -206,19 +206,22 @@ mod tests {
     use super::*;
     use crate::{balance::image::ServicePlan as Planned, config, model::Config};
 
-    fn parsed(services: &[(&str, u8, &[(&str, u8)])]) -> Config {
-        let mut text = "[data_plane]\ninterfaces = [\"eth0\"]\n".to_owned();
-        for (name, vip, backends) in services {
-            text += &format!(
+    /// A service's name, its VIP's last number, and its backends with theirs.
+    type Told<'a> = (&'a str, u8, &'a [(&'a str, u8)]);
+
+    fn parsed(services: &[Told<'_>]) -> Config {
+        let backend = |(name, address): &(&str, u8)| {
+            format!("[[services.backends]]\nname = \"{name}\"\naddress = \"10.0.0.{address}\"\n")
+        };
+        let service = |(name, vip, backends): &Told<'_>| {
+            let backends: String = backends.iter().map(backend).collect();
+            format!(
                 "[[services]]\nname = \"{name}\"\nvip = \"198.51.100.{vip}\"\nport = 80\n\
-                 ring_slots = 256\n"
-            );
-            for (backend, address) in *backends {
-                text += &format!(
-                    "[[services.backends]]\nname = \"{backend}\"\naddress = \"10.0.0.{address}\"\n"
-                );
-            }
-        }
+                 ring_slots = 256\n{backends}"
+            )
+        };
+        let services: String = services.iter().map(service).collect();
+        let text = format!("[data_plane]\ninterfaces = [\"eth0\"]\n{services}");
         config::parse("test", &text).unwrap_or_else(|findings| panic!("{findings}"))
     }
 
@@ -289,7 +292,7 @@ mod tests {
                 ("b2", Fate::Removed, 128, 0)
             ]
         );
-        assert_eq!(web.backends[1].share, 0.5);
+        assert!((web.backends[1].share - 0.5).abs() < 1e-9);
         assert!(!new.changes_to(&new).changes);
     }
 

@@ -214,7 +214,7 @@ fn list(kept: &[Configuration]) -> String {
         let _ = writeln!(text, "{}", plain(&line));
     }
     if text.is_empty() {
-        text = "none is kept: see 'evenkeel events --kind change' for why\n".to_owned();
+        return "none is kept: see 'evenkeel events --kind change' for why\n".to_owned();
     }
     text
 }

@@ -50,46 +50,44 @@ impl State {
         }
         let name: Name = (wish.service.clone(), wish.backend.clone());
         let mut overrides = self.overrides.clone();
-        let what = match self.rule(wish, now)? {
-            Some(rule) => {
-                let of = Override {
-                    rule,
-                    actor: by.name.clone(),
-                    reason: wish.reason.clone(),
-                    since_ms: now.unix_ms,
-                    expires_ms: after(now, wish.expires_s)?,
-                };
-                self.spares_somebody(wish, rule)?;
-                overrides.put(name.clone(), of);
-                rule.to_string()
-            }
-            None => match overrides.end(&name) {
-                Some(of) => format!(
-                    "enabled: it is no longer {}, what the configuration says is in force",
-                    of.rule
-                ),
-                None => {
-                    let error = format!(
-                        "{}/{} has no override: its weight is the configuration's, which 'evenkeel \
-                         status' shows",
-                        wish.service, wish.backend
-                    );
-                    return Err(Refused::new(Because::Conflict, error));
-                }
-            },
+        let what = if let Some(rule) = self.rule(wish, now)? {
+            let of = Override {
+                rule,
+                actor: by.name.clone(),
+                reason: wish.reason.clone(),
+                since_ms: now.unix_ms,
+                expires_ms: after(now, wish.expires_s)?,
+            };
+            self.spares_somebody(wish, rule)?;
+            overrides.put(name.clone(), of);
+            rule.to_string()
+        } else if let Some(of) = overrides.end(&name) {
+            format!(
+                "enabled: it is no longer {}, what the configuration says is in force",
+                of.rule
+            )
+        } else {
+            let error = format!(
+                "{}/{} has no override: its weight is the configuration's, which 'evenkeel status' \
+                 shows",
+                wish.service, wish.backend
+            );
+            return Err(Refused::new(Because::Conflict, error));
         };
-        let mut message = format!(
-            "{}/{} is {what}, by {}",
-            wish.service, wish.backend, by.name
-        );
-        if let Some(reason) = &wish.reason {
-            message += &format!(": {reason}");
-        }
-        if let Some(seconds) = wish.expires_s {
+        let reason = wish.reason.as_ref().map(|reason| format!(": {reason}"));
+        let time = wish.expires_s.map(|seconds| {
             let time = humantime::format_duration(Duration::from_secs_f64(seconds));
-            message += &format!("; for {time}");
-        }
-        let warning = self.override_with(overrides, message.clone(), now)?;
+            format!("; for {time}")
+        });
+        let message = format!(
+            "{}/{} is {what}, by {}{}{}",
+            wish.service,
+            wish.backend,
+            by.name,
+            reason.unwrap_or_default(),
+            time.unwrap_or_default()
+        );
+        let warning = self.override_with(&overrides, message.clone(), now)?;
         self.drains.remove(&name);
         let detail = json!({
             "what": wish.action, "uid": by.uid, "reason": wish.reason,
@@ -179,14 +177,14 @@ impl State {
     /// Puts overrides in force, and keeps them. Answers what went wrong with the latter.
     fn override_with(
         &mut self,
-        overrides: Overrides,
+        overrides: &Overrides,
         why: String,
         now: Now,
     ) -> Result<Option<String>, Refused> {
         let failed =
             |error: String| Refused::new(Because::Failed, format!("nothing changed: {error}"));
         let footing = self
-            .footing(&self.filed, &overrides, Newcomers::Unknown)
+            .footing(&self.filed, overrides, Newcomers::Unknown)
             .map_err(|e| failed(with_causes(&e)))?;
         self.stand_on(footing, &[], why, now)
             .map_err(|e| failed(with_causes(&e)))?;
@@ -242,7 +240,7 @@ impl State {
             }
         };
         let whys: Vec<String> = due.iter().map(line).collect();
-        if let Err(refusal) = self.override_with(overrides, whys.join("; "), now) {
+        if let Err(refusal) = self.override_with(&overrides, whys.join("; "), now) {
             // The next tick tries again.
             warn!("{}", refusal.error);
             return;

@@ -13,15 +13,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    Error, Identity, Now, addresses, adopt,
-    apply::{OwnFile, Pending},
-    evenness,
-    health::Watched,
-    impose::Drains,
-    load::Load,
-    news::News,
-    status,
-    sweep::Sweeper,
+    Error, Identity, Now, addresses, adopt, apply::Pending, evenness, health::Watched,
+    impose::Drains, load::Load, news::News, own_file::OwnFile, status, sweep::Sweeper,
 };
 use crate::{
     admin::{
@@ -34,7 +27,7 @@ use crate::{
         sweep::Learned,
     },
     causes::with_causes,
-    change::overrides::{Overrides, Rule},
+    change::overrides::Overrides,
     dataplane::{
         DataPlane as _,
         kernel::{self, Attached, Kernel},
@@ -183,36 +176,12 @@ impl State {
         let fresh = numbers.assign(&config.services)?;
         kernel.reset(&fresh)?;
         let ways = image.as_ref().map(adopt::ways).unwrap_or_default();
-        let mut services = Vec::with_capacity(config.services.len());
-        for (filed, service) in filed.services.iter().zip(&config.services) {
-            let backends = service
-                .backends
-                .iter()
-                .map(|backend| {
-                    let live = image.as_ref();
-                    let known = adopt::health(live, &numbers, service, backend);
-                    let check = service.health.as_ref();
-                    BackendState {
-                        machine: check.map(|check| Machine::new(check, known)),
-                        probed: false,
-                        health_since_ms: now.unix_ms,
-                        last_probe: None,
-                        is_new: known == Health::Unknown && adopt::serves(live, &numbers, service),
-                        start: SlowStart::Over,
-                        disabled: overrides
-                            .rule(&service.name, &backend.name)
-                            .is_some_and(Rule::cuts_flows),
-                    }
-                })
-                .collect();
-            services.push(ServiceState::new(
-                service,
-                overrides.beneath(filed),
-                config.data_plane.evenness.fraction(),
-                backends,
-                config.services.len(),
-            )?);
-        }
+        let seen = adopt::Seen {
+            live: image.as_ref(),
+            numbers: &numbers,
+            now_ms: now.unix_ms,
+        };
+        let services = adopt::services(&filed, &config, &overrides, &seen)?;
         if let Some(image) = &image {
             info!("adopting generation {}", image.tables.header.generation);
         }

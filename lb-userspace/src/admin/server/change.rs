@@ -155,7 +155,7 @@ pub(super) fn routes(desk: Desk) -> Router {
 async fn plan(State(desk): State<Desk>, body: Bytes) -> Response {
     match read(&body) {
         Ok(request) => desk.ask(Ask::Plan(request)).await,
-        Err(refusal) => refusal,
+        Err(refusal) => *refusal,
     }
 }
 
@@ -179,18 +179,18 @@ async fn configurations(State(desk): State<Desk>) -> Response {
     desk.ask(Ask::Configurations).await
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Response> {
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Box<Response>> {
     serde_json::from_slice(body).map_err(|e| {
-        problem(
+        Box::new(problem(
             StatusCode::BAD_REQUEST,
             format!("the request is not understood ({e}): are both of the same version?"),
-        )
+        ))
     })
 }
 
 impl Desk {
     /// Asks for a change, which not everybody may who may look.
-    async fn change(&self, ask: Result<Ask, Response>) -> Response {
+    async fn change(&self, ask: Result<Ask, Box<Response>>) -> Response {
         if !self.caller.may_change {
             let user = &self.caller.actor.name;
             let error = format!(
@@ -201,7 +201,7 @@ impl Desk {
         }
         match ask {
             Ok(ask) => self.ask(ask).await,
-            Err(refusal) => refusal,
+            Err(refusal) => *refusal,
         }
     }
 
