@@ -465,16 +465,18 @@ fn overrides_outlive_restarts_and_changes_until_they_end() {
         "backend",
         "drain",
         "web",
-        "b2",
+        "b1",
         "--deadline",
         "1s",
         "--wait",
     ];
     let waited = ask(&daemon, &deadline, 0);
-    assert!(waited.contains("disabled"), "{waited}");
+    assert!(waited.contains("disabled: the deadline"), "{waited}");
     ask(&daemon, &["backend", "weight", "web", "b2", "2"], 0);
-    assert_eq!(weights(&daemon), [1, 2, 1]);
-    ask(&daemon, &["backend", "enable", "web", "b2"], 0);
+    assert_eq!(weights(&daemon), [0, 2, 1]);
+    for backend in ["b1", "b2"] {
+        ask(&daemon, &["backend", "enable", "web", backend], 0);
+    }
     // Every slot is whose it was.
     assert_eq!(slots(&daemon), even);
     let told = events(&daemon, "override");
