@@ -118,7 +118,7 @@ pub fn send<P: Packet>(packet: &mut P, target: &Target, parsed: &Parsed) -> Resu
             let mut job = Job::zeroed();
             // The ports stand in for the flow's hash: each probe takes another of several paths.
             let mixed = parsed.flow.ports.wrapping_mul(0x9e37_79b1);
-            job.note(parsed, u64::from(mixed ^ mixed >> 16), Job::NO_PLACE);
+            job.note(parsed, u64::from(mixed ^ mixed >> 16), Job::NO_PLACE, 0);
             tunnel::wrap(packet, target.gue_port, &job, to, &target.far)?;
         }
         _ => return Err(Reason::Unresolved),

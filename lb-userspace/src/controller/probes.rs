@@ -38,17 +38,22 @@ impl Probes {
     /// Loads what it takes. Where that fails nothing else does: the probes go straight to the
     /// backends, and say so.
     pub(super) fn new(config: &Config) -> Self {
-        let mut checks = config.services.iter().filter_map(|s| s.health.as_ref());
-        let asked = checks.any(|check| check.via == Via::Vip);
-        let load =
-            || Steering::load(config.data_plane.probe_mark).map_err(|e| Arc::from(with_causes(&e)));
         Self {
-            steering: asked.then(load),
+            steering: steering(config),
             paths: watch::channel(Arc::default()).0,
             told: BTreeMap::new(),
             expiring: BTreeSet::new(),
         }
     }
+}
+
+/// The programs, where a check asks for them.
+fn steering(config: &Config) -> Option<Result<Steering, Arc<str>>> {
+    let mut checks = config.services.iter().filter_map(|s| s.health.as_ref());
+    let asked = checks.any(|check| check.via == Via::Vip);
+    let load =
+        || Steering::load(config.data_plane.probe_mark).map_err(|e| Arc::from(with_causes(&e)));
+    asked.then(load)
 }
 
 /// The VIPs to which the kernel is to know a way: those whose probes cannot be addressed to the
@@ -74,7 +79,9 @@ impl State {
 
     /// Tells the kernel and the probes by which ways they go, from what is known of next hops.
     pub(super) fn aim_probes(&mut self) {
-        let Some(mut steering) = self.probes.steering.take() else {
+        // A change of the configuration may be the first to ask.
+        let loaded = self.probes.steering.take();
+        let Some(mut steering) = loaded.or_else(|| steering(&self.config)) else {
             return;
         };
         let mut paths = Paths::new();

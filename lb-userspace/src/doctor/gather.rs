@@ -3,6 +3,7 @@
 //! Everything is asked of the network namespace that the process is in. So nothing is read below
 //! `/sys/class/net`: that shows the namespace that it was mounted from.
 
+mod addresses;
 mod links;
 mod netdev;
 mod nic;
@@ -16,6 +17,7 @@ use rustix::{
 };
 use thiserror::Error;
 
+pub use self::addresses::addresses;
 use self::{links::Links, nic::Nics};
 use super::facts::{Facts, Host, Interface, PinsPlace, Plan, QueueKind};
 use crate::dataplane::pins;

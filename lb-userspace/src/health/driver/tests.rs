@@ -1,7 +1,7 @@
 use std::{
     collections::BTreeMap,
     net::Ipv4Addr,
-    num::NonZeroU16,
+    num::{NonZeroU16, NonZeroU32},
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -99,9 +99,7 @@ fn no_answer() -> Outcome {
 async fn reports_come_at_the_interval() {
     let (reports, mut received) = mpsc::channel(16);
     let start = now();
-    let driver = Driver::spawn_with(targets(&[imagined(4)]).unwrap(), &reports, |_| async {
-        passed()
-    });
+    let driver = Driver::spawn_with(&[imagined(4)], &reports, |_| async { passed() });
     assert_eq!(driver.backends(), 4);
     let mut times: BTreeMap<Arc<str>, Vec<Instant>> = BTreeMap::new();
     while now() - start < INTERVAL * 100 {
@@ -135,21 +133,17 @@ async fn a_silent_death_is_known_within_fall_intervals_and_a_time_out() {
         let (reports, mut received) = mpsc::channel(16);
         let service = imagined(1);
         let mut machine = Machine::new(service.health.as_ref().unwrap(), State::Unknown);
-        let _driver = Driver::spawn_with(
-            targets(&[service]).unwrap(),
-            &reports,
-            move |subject: Arc<Subject>| {
-                let dead = backend.load(Ordering::Relaxed);
-                async move {
-                    if dead {
-                        sleep(subject.check.timeout).await;
-                        no_answer()
-                    } else {
-                        passed()
-                    }
+        let _driver = Driver::spawn_with(&[service], &reports, move |subject: Arc<Subject>| {
+            let dead = backend.load(Ordering::Relaxed);
+            async move {
+                if dead {
+                    sleep(subject.check.timeout).await;
+                    no_answer()
+                } else {
+                    passed()
                 }
-            },
-        );
+            }
+        });
         let undertaker = tokio::spawn(async move {
             sleep(INTERVAL * 5 + INTERVAL * moment / 50).await;
             dead.store(true, Ordering::Relaxed);
@@ -175,7 +169,7 @@ async fn a_slow_reader_gets_the_latest_outcome_and_probing_goes_on() {
     let probes = Arc::new(AtomicU32::new(0));
     let counted = probes.clone();
     let (reports, mut received) = mpsc::channel(1);
-    let _driver = Driver::spawn_with(targets(&[imagined(1)]).unwrap(), &reports, move |_| {
+    let _driver = Driver::spawn_with(&[imagined(1)], &reports, move |_| {
         let probe = counted.fetch_add(1, Ordering::Relaxed);
         async move { if probe < 10 { passed() } else { no_answer() } }
     });
@@ -203,7 +197,7 @@ async fn two_thousand_backends_are_spread() {
     let running = Arc::new(Mutex::new((0_u32, 0_u32)));
     let shared = running.clone();
     let (reports, mut received) = mpsc::channel(16);
-    let driver = Driver::spawn_with(targets(&[imagined(2_000)]).unwrap(), &reports, move |_| {
+    let driver = Driver::spawn_with(&[imagined(2_000)], &reports, move |_| {
         let running = shared.clone();
         async move {
             {
@@ -235,7 +229,7 @@ async fn after_a_suspension_there_is_no_burst() {
     let starts = Arc::new(Mutex::new(Vec::new()));
     let seen = starts.clone();
     let (reports, mut received) = mpsc::channel(1_024);
-    let _driver = Driver::spawn_with(targets(&[imagined(100)]).unwrap(), &reports, move |_| {
+    let _driver = Driver::spawn_with(&[imagined(100)], &reports, move |_| {
         seen.lock().unwrap().push(now());
         async { passed() }
     });
@@ -272,7 +266,7 @@ async fn probing_ends_with_the_driver_or_the_reader() {
         }
     };
     let (reports, received) = mpsc::channel(16);
-    let driver = Driver::spawn_with(targets(&[imagined(3)]).unwrap(), &reports, probe.clone());
+    let driver = Driver::spawn_with(&[imagined(3)], &reports, probe.clone());
     sleep(INTERVAL).await;
     drop(driver);
     sleep(Duration::from_millis(1)).await;
@@ -282,7 +276,7 @@ async fn probing_ends_with_the_driver_or_the_reader() {
         "only `probe` and `alive` are left"
     );
 
-    let mut driver = Driver::spawn_with(targets(&[imagined(3)]).unwrap(), &reports, probe);
+    let mut driver = Driver::spawn_with(&[imagined(3)], &reports, probe);
     drop(received);
     for _ in 0..3 {
         let ended = timeout(INTERVAL * 3, driver.tasks.join_next())
@@ -290,7 +284,47 @@ async fn probing_ends_with_the_driver_or_the_reader() {
             .unwrap();
         assert!(matches!(ended, Some(Ok(Err(Unread)))));
     }
+    drop(driver);
     assert_eq!(Arc::strong_count(&alive), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_begin_and_end_while_the_others_go_on() {
+    let (reports, mut received) = mpsc::channel(1_024);
+    let mut services = [imagined(2)];
+    let mut driver = Driver::spawn_with(&services, &reports, |_| async { passed() });
+    let mut round = async |length: Duration| {
+        let end = now() + length;
+        let mut times: BTreeMap<Arc<str>, Vec<Instant>> = BTreeMap::new();
+        while let Ok(Some(report)) = time::timeout_at(end.into(), received.recv()).await {
+            times.entry(report.backend).or_default().push(report.at);
+        }
+        times
+    };
+    let before = round(INTERVAL * 3).await;
+    assert_eq!(before.len(), 2);
+
+    // The first goes on, the second goes, and a third comes.
+    services[0].backends[1].name = "new".into();
+    let changed = now();
+    driver.follow(&services).unwrap();
+    assert_eq!(driver.backends(), 2);
+    let after = round(INTERVAL * 3).await;
+    assert!(!after.contains_key("b1"), "{after:?}");
+    assert_eq!(after["new"][0], changed, "the new one is probed at once");
+    let gap = after["b0"][0] - *before["b0"].last().unwrap();
+    assert!(gap <= INTERVAL * 11 / 10, "the first waited {gap:?}");
+    assert!(gap > INTERVAL / 2, "the first was begun anew after {gap:?}");
+
+    // Another check is a new beginning for all.
+    services[0].health.as_mut().unwrap().fall = NonZeroU32::MIN;
+    let changed = now();
+    driver.follow(&services).unwrap();
+    let after = round(INTERVAL).await;
+    assert_eq!(after["b0"][0], changed);
+    driver.follow(&[]).unwrap();
+    assert_eq!(driver.backends(), 0);
+    assert!(round(INTERVAL * 3).await.is_empty());
 }
 
 #[tokio::test]
@@ -303,6 +337,7 @@ async fn services_without_a_check_are_left_alone() {
     )
     .unwrap();
     assert_eq!(driver.backends(), 0);
+    drop(driver);
     assert!(received.recv().await.is_none(), "no task holds the channel");
 }
 
