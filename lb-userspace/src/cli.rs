@@ -3,12 +3,14 @@
 //! Every command ends with one of three codes: 0, it did what it was asked; 1, it looked and the
 //! answer is no; 2, it could not do what it was asked, wrong usage included.
 
+mod alerts;
 mod audit;
 mod check;
 mod decap;
 mod doctor;
 mod events;
 mod note;
+mod notify;
 mod output;
 mod run;
 mod schema;
@@ -54,6 +56,7 @@ First steps:
   sudo evenkeel run                 load the tables, probe, watch; Ctrl-C ends the controller only
   sudo evenkeel status --watch      who serves, and is the load even?
   sudo evenkeel audit               what is wrong, or will go wrong?
+  sudo evenkeel alerts              what is on of all that, since when, and what to do
   sudo evenkeel events --since 1h   what happened, and why
   sudo evenkeel unload              take everything out of the kernel again
 
@@ -62,8 +65,8 @@ The configuration is at /etc/evenkeel/evenkeel.toml unless a command is told ano
 
 Exit codes of all commands:
   0  done
-  1  looked, and the answer is no (check: not valid; audit, doctor, status
-     --check: something is wrong; decap --status: not loaded)
+  1  looked, and the answer is no (check: not valid; alerts, audit, doctor, status
+     --check: something is wrong; notify test: somebody did not take it; decap --status: not loaded)
   2  could not be done, or wrong usage
 
 Environment:
@@ -86,6 +89,8 @@ enum Command {
     Audit(audit::Arguments),
     Events(events::Arguments),
     Note(note::Arguments),
+    Alerts(alerts::Arguments),
+    Notify(notify::Arguments),
     Unload(unload::Arguments),
     Decap(decap::Arguments),
     Schema(schema::Arguments),
@@ -110,6 +115,8 @@ pub fn main() -> ExitCode {
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Events(arguments) => events::run(&arguments),
         Command::Note(arguments) => note::run(&arguments),
+        Command::Alerts(arguments) => alerts::run(&arguments),
+        Command::Notify(arguments) => notify::run(&arguments),
         Command::Unload(arguments) => unload::run(&arguments),
         Command::Decap(arguments) => decap::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),

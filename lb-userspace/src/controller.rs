@@ -4,6 +4,7 @@
 //! tables must change. The admin API only sees finished status values.
 
 mod adopt;
+mod auditor;
 mod evenness;
 mod health;
 mod load;
@@ -11,10 +12,11 @@ mod plan;
 mod state;
 mod status;
 mod sweep;
+mod telling;
 
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -25,7 +27,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval, sleep_until},
 };
 
-use self::state::State;
+use self::{state::State, telling::Telling};
 use crate::{
     admin::server::{BindError, Server},
     balance::{image::Full, maglev::TooFewSlots},
@@ -41,6 +43,7 @@ use crate::{
     journal::Journal,
     model::Config,
     neighbours::watch::Watcher,
+    notify,
 };
 
 /// Reports that wait to be taken; each probed backend keeps one more.
@@ -149,19 +152,14 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
     let (reports_in, mut reports) = mpsc::channel(REPORTS);
     let driver = Driver::spawn(&state.config().services, reports_in);
     let (_watcher, mut hops) = Watcher::spawn(state.addresses());
-    info!(
-        "{} services with {} backends, {} of them probed; admin socket {}",
-        state.config().services.len(),
-        state
-            .config()
-            .services
-            .iter()
-            .map(|s| s.backends.len())
-            .sum::<usize>(),
-        driver.backends(),
-        server.path().display()
-    );
+    introduce(&state, driver.backends(), server.path());
     let (status_in, status) = watch::channel(state.status(Now::read()));
+    let telling = Telling::start(&mut state, &status).map_err(|source| Error::Io {
+        action: "start the notifications",
+        source,
+    });
+    let mut telling = telling?;
+    let server = server.with(notify::api::routes(telling.handle()));
     let (stop, stopped) = oneshot::channel::<()>();
     let api = tokio::spawn(server.serve(status, async {
         // Ends on the message as on the sender's end.
@@ -196,6 +194,7 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
                 state.tick(Now::read());
                 news = true;
             }
+            Some(event) = telling.next() => state.pass_on(event),
             _ = sweep.tick(), if state.sweeping() => state.sweep(Now::read()),
             _ = verify.tick() => {
                 state.verify(Now::read());
@@ -224,6 +223,7 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
             status_in.send_replace(state.status(Now::read()));
         }
     };
+    telling.end(&state);
     state.end(Now::read(), why);
     let _ = stop.send(());
     match api.await {
@@ -232,6 +232,17 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
         Err(e) => warn!("admin socket: {e}"),
     }
     Ok(())
+}
+
+/// Says what there is.
+fn introduce(state: &State, probed: usize, socket: &Path) {
+    let services = &state.config().services;
+    info!(
+        "{} services with {} backends, {probed} of them probed; admin socket {}",
+        services.len(),
+        services.iter().map(|s| s.backends.len()).sum::<usize>(),
+        socket.display()
+    );
 }
 
 /// Findings, each in a line of its own.

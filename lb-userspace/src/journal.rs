@@ -52,11 +52,15 @@ pub enum Kind {
     Note,
     /// The journal itself.
     Journal,
+    /// Somebody was told of an alert, or could not be.
+    Notification,
+    /// What the audit finds changed.
+    Audit,
 }
 
 impl Kind {
     /// Every kind with the word for it.
-    pub const WORDS: [(&'static str, Self); 11] = [
+    pub const WORDS: [(&'static str, Self); 13] = [
         ("start", Self::Start),
         ("stop", Self::Stop),
         ("publication", Self::Publication),
@@ -68,6 +72,8 @@ impl Kind {
         ("flood", Self::Flood),
         ("note", Self::Note),
         ("journal", Self::Journal),
+        ("notification", Self::Notification),
+        ("audit", Self::Audit),
     ];
 }
 

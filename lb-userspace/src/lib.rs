@@ -18,4 +18,5 @@ pub mod health;
 pub mod journal;
 pub mod model;
 pub mod neighbours;
+pub mod notify;
 pub mod stats;

@@ -10,7 +10,7 @@ use std::{
 
 use lb_userspace::{
     admin::{
-        proto::{Journal, Status, Tables, Tracking},
+        proto::{Journal, Notify, Status, Tables, Tracking},
         server::Server,
     },
     model::AdminConfig,
@@ -79,6 +79,9 @@ fn status() -> Status {
         exits: [].into(),
         tracking: Tracking::default(),
         journal: Journal::default(),
+        refused: None,
+        alerts: Vec::new(),
+        notify: Notify::default(),
         services: Vec::new(),
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::{
-    Request, StatusCode,
+    Method, Request, StatusCode,
     body::{Bytes, Incoming},
     client::conn::http1,
     header,
@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::{net::UnixStream, time};
 
-use super::proto::{Problem, Status};
+use super::proto::{Problem, Status, Tested};
 
 /// How long a question and its answer may take together.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -135,7 +135,29 @@ impl Client {
             })
     }
 
+    /// Has a test sent to one receiver of notifications, or to all.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers within five seconds, or there is no such receiver.
+    pub async fn test_notify(&self, receiver: Option<&str>) -> Result<Vec<Tested>, ClientError> {
+        let path = match receiver {
+            Some(name) => format!("/v1/notify/test/{name}"),
+            None => "/v1/notify/test".to_owned(),
+        };
+        let question = self.ask(Method::POST, &path);
+        time::timeout(TIMEOUT, question).await.unwrap_or_else(|_| {
+            Err(ClientError::Timeout {
+                socket: self.socket.clone(),
+            })
+        })
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &'static str) -> Result<T, ClientError> {
+        self.ask(Method::GET, path).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, ClientError> {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|error| self.connect(error))?;
@@ -144,7 +166,9 @@ impl Client {
             .map_err(|reason| self.broken(reason))?;
         // It ends with the connection; what goes wrong shows in the answer.
         tokio::spawn(connection);
-        let request = Request::get(path)
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
             .header(header::HOST, "evenkeel")
             .body(Empty::<Bytes>::new())
             .map_err(|error| self.not_understood(error))?;

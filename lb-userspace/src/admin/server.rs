@@ -3,6 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/status` | 200, [`proto::Status`](super::proto::Status) |
+//! | `POST /v1/notify/test`… | see [`notify::api`](crate::notify::api) |
 //! | another method there | 405, [`Problem`] |
 //! | another path | 404, [`Problem`] |
 //! | from a peer that may not | 403, [`Problem`] |
@@ -137,6 +138,7 @@ pub struct Server {
     file: SocketFile,
     listener: StdUnixListener,
     admission: Admission,
+    more: Router,
 }
 
 impl Server {
@@ -159,7 +161,15 @@ impl Server {
                 owner: Uid::effective(),
                 group,
             },
+            more: Router::new(),
         })
+    }
+
+    /// Answers at these routes as well.
+    #[must_use]
+    pub fn with(mut self, routes: Router) -> Self {
+        self.more = self.more.merge(routes);
+        self
     }
 
     /// Where it is bound.
@@ -184,7 +194,7 @@ impl Server {
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
         let listener = UnixListener::from_std(self.listener)?;
-        let api = api(status);
+        let api = api(status, self.more);
         let mut connections = JoinSet::new();
         let mut shutdown = std::pin::pin!(shutdown);
         log::info!("admin API at {}", self.file.path().display());
@@ -261,11 +271,12 @@ async fn answer(stream: UnixStream, api: Router, admission: Admission) {
     }
 }
 
-fn api(status: LatestStatus) -> Router {
+fn api(status: LatestStatus, more: Router) -> Router {
     Router::new()
         .route("/v1/status", get(latest_status).fallback(wrong_method))
         .fallback(unknown_path)
         .with_state(status)
+        .merge(more)
 }
 
 fn refusal(uid: Uid) -> Router {

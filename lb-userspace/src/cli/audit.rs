@@ -4,8 +4,6 @@ use std::{fmt::Write as _, path::PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use ipnet::IpNet;
-use nix::ifaddrs::getifaddrs;
 
 use super::{
     ADMIN_SOCKET, Answer,
@@ -125,7 +123,10 @@ async fn look(arguments: &Arguments) -> anyhow::Result<Vec<Finding>> {
         (None, None) => unreachable!("without a file, there is a status"),
     };
     let (config, digest) = config::load_with_digest(&file)?;
-    let mut findings = audit::config::judge(&config, &local()?);
+    let mut findings = audit::config::judge(
+        &config,
+        &gather::addresses().context("cannot read the addresses of this host")?,
+    );
     if let Some(status) = &status {
         // One that shall follow is meant to be another.
         let own = arguments.file.is_none().then_some(digest.as_str());
@@ -133,19 +134,6 @@ async fn look(arguments: &Arguments) -> anyhow::Result<Vec<Finding>> {
     }
     findings.extend(host(&config).await);
     Ok(findings)
-}
-
-/// The addresses of this host, with their subnets.
-fn local() -> anyhow::Result<Vec<IpNet>> {
-    let address = |address: Option<nix::sys::socket::SockaddrStorage>| {
-        let address = address?;
-        let v4 = address.as_sockaddr_in().map(|v4| v4.ip().into());
-        v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
-    };
-    let addresses = getifaddrs().context("cannot read the addresses of this host")?;
-    Ok(addresses
-        .filter_map(|of| IpNet::with_netmask(address(of.address)?, address(of.netmask)?).ok())
-        .collect())
 }
 
 /// What a look at the host's interfaces finds; said where it cannot look.

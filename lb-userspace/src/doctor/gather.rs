@@ -10,6 +10,8 @@ mod programs;
 
 use std::{collections::BTreeMap, fs, path::Path};
 
+use ipnet::IpNet;
+use nix::ifaddrs::getifaddrs;
 use rustix::{
     system::uname,
     thread::{CapabilitySet, capabilities},
@@ -133,4 +135,19 @@ async fn interface(links: &Links, nics: &mut Nics, link: &links::Link, pins: &Pa
 fn sysctl(path: &str) -> Option<u8> {
     let text = fs::read_to_string(Path::new("/proc/sys/net").join(path)).ok()?;
     text.trim().parse().ok()
+}
+
+/// The addresses of this host, with their subnets.
+///
+/// # Errors
+/// Where the system refuses.
+pub fn addresses() -> std::io::Result<Vec<IpNet>> {
+    let address = |address: Option<nix::sys::socket::SockaddrStorage>| {
+        let address = address?;
+        let v4 = address.as_sockaddr_in().map(|v4| v4.ip().into());
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
+    };
+    Ok(getifaddrs()?
+        .filter_map(|of| IpNet::with_netmask(address(of.address)?, address(of.netmask)?).ok())
+        .collect())
 }

@@ -36,6 +36,9 @@ fn status(generation: u64) -> Arc<Status> {
         exits: [("not-for-us".to_owned(), u64::MAX)].into(),
         tracking: crate::admin::proto::Tracking::default(),
         journal: crate::admin::proto::Journal::default(),
+        refused: None,
+        alerts: Vec::new(),
+        notify: crate::admin::proto::Notify::default(),
         services: Vec::new(),
     })
 }
