@@ -202,7 +202,7 @@ fn where_all_are_slow_nobody_is_demoted() {
     std::thread::sleep(Duration::from_mins(1));
     let status = daemon.status().unwrap();
     assert_eq!(parts(&status), [1.0; 3], "{status}");
-    assert_eq!(said(&daemon, "FleetDegraded").len(), 1);
+    assert_eq!(said(&daemon, "web: FleetDegraded:").len(), 1);
     assert!(said(&daemon, "its weight goes").is_empty());
     for server in &servers {
         server.turn(GOOD).unwrap();

@@ -62,19 +62,25 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Lenient<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(T::deserialize(deserializer).map_or_else(
             // What follows the first line says where, which is known better here.
-            |error| {
-                Self::Bad(
-                    error
-                        .to_string()
-                        .lines()
-                        .next()
-                        .unwrap_or_default()
-                        .to_owned(),
-                )
-            },
+            |error| Self::Bad(plain(error.to_string().lines().next().unwrap_or_default())),
             Self::Good,
         ))
     }
+}
+
+/// The same in words that the file's writer knows.
+fn plain(complaint: &str) -> String {
+    [
+        ("expected i64", "expected a whole number"),
+        ("expected f64", "expected a number"),
+        ("a sequence", "a list"),
+        ("invalid type: sequence", "invalid type: list"),
+        ("invalid type: map", "invalid type: table"),
+    ]
+    .iter()
+    .fold(complaint.to_owned(), |text, (theirs, ours)| {
+        text.replace(theirs, ours)
+    })
 }
 
 impl<T: JsonSchema> JsonSchema for Leaf<T> {
