@@ -269,7 +269,8 @@ fn a_receiver_that_fails_and_hangs_gets_all_of_it_once_and_in_order() {
     let mut servers = Web::start_all(&bed).unwrap();
     let hook = Hook::start(&bed, 8080, Answer::Status(500)).unwrap();
     let receivers = format!(
-        "[[notify]]\nname = \"hook\"\ntype = \"webhook\"\nurl = \"{}\"\ntimeout = \"500ms\"\n",
+        "[[notify]]\nname = \"hook\"\ntype = \"webhook\"\nurl = \"{}\"\ntimeout = \"500ms\"\n\
+         alerts = [\"BackendDown\"]\n",
         hook.url()
     );
     let mut daemon = Daemon::start(&bed, &config(&bed, &receivers)).unwrap();

@@ -44,6 +44,8 @@ const DRAIN: Duration = Duration::from_secs(1);
 const TEST: Duration = Duration::from_secs(4);
 /// Tests that may wait.
 const TESTS: usize = 16;
+/// Tests that were taken and may wait to be noted.
+const PASSED: usize = 256;
 /// From then on failed tries are an alert for the other receivers.
 const FAILING: u32 = 3;
 
@@ -212,6 +214,8 @@ struct Driver {
     ids: u64,
     deliveries: JoinSet<Sent>,
     by_task: HashMap<task::Id, usize>,
+    /// Receivers that took a test, by their place.
+    passed: (mpsc::Sender<usize>, mpsc::Receiver<usize>),
     overview: Arc<Mutex<Overview>>,
     notices: mpsc::Sender<Event>,
     /// Notices that the journal had no room for.
@@ -262,6 +266,7 @@ impl Driver {
             ids,
             deliveries: JoinSet::new(),
             by_task: HashMap::new(),
+            passed: mpsc::channel(PASSED),
             overview,
             notices,
             unwritten: 0,
@@ -286,6 +291,7 @@ impl Driver {
                 changed = signs.audited.changed(), if audit_lives => audit_lives = changed.is_ok(),
                 Some(joined) = self.deliveries.join_next_with_id() => self.joined(joined),
                 Some(test) = asked.recv() => self.test(test),
+                Some(line) = self.passed.1.recv() => self.passed(line),
                 _ = tick.tick() => {}
             }
             let status = Arc::clone(&signs.status.borrow_and_update());
@@ -495,12 +501,16 @@ impl Driver {
 
     /// Sends tests; whoever asked is answered when the last of them ended.
     fn test(&mut self, test: Test) {
-        let wanted = |line: &&Line| {
-            test.receiver
-                .as_ref()
-                .is_none_or(|name| **name == *line.receiver.name)
+        let wanted = |line: &Line| {
+            let name = test.receiver.as_ref();
+            name.is_none_or(|name| **name == *line.receiver.name)
         };
-        let lines: Vec<&Line> = self.lines.iter().filter(wanted).collect();
+        let lines: Vec<(usize, &Line)> = self
+            .lines
+            .iter()
+            .enumerate()
+            .filter(|(_, line)| wanted(line))
+            .collect();
         if lines.is_empty() {
             let error = test.receiver.map_or(NoReceiver::None, NoReceiver::Named);
             // Whoever asked may have gone.
@@ -523,12 +533,20 @@ impl Driver {
         });
         let tests: Vec<_> = lines
             .into_iter()
-            .map(|line| {
+            .map(|(n, line)| {
                 let (sender, notification) = (line.sender.clone(), Arc::clone(&notification));
                 let name = line.receiver.name.to_string();
                 let kind = line.receiver.target.word().to_owned();
                 let notices = self.notices.clone();
-                task::spawn(tested(sender, notification, name, kind, notices))
+                let passed = self.passed.0.clone();
+                task::spawn(async move {
+                    let tested = tested(sender, notification, name, kind, notices).await;
+                    if tested.ok {
+                        // Where there is no room, so many others were noted just now.
+                        let _ = passed.try_send(n);
+                    }
+                    tested
+                })
             })
             .collect();
         task::spawn(async move {
@@ -541,6 +559,15 @@ impl Driver {
             }
             let _ = test.answer.send(Ok(results));
         });
+    }
+
+    /// Notes that a receiver took a test: it can be reached.
+    fn passed(&mut self, n: usize) {
+        let now_ms = self.clock.now_ms();
+        self.lines[n].taken_ms = Some(now_ms);
+        let name = self.lines[n].receiver.name.clone();
+        let all = all(&self.lines);
+        self.spool.taken(&all, &name, now_ms);
     }
 
     /// Puts out what is to be shown.

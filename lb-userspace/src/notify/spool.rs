@@ -216,6 +216,11 @@ impl Spool {
         });
     }
 
+    /// Writes down that a receiver took something.
+    pub(super) fn taken(&mut self, all: &[(&str, &Outbox)], receiver: &str, at_ms: u64) {
+        self.change(all, |change| taken(change, receiver, at_ms));
+    }
+
     /// Writes all anew, where an earlier change was not written.
     pub(super) fn catch_up(&mut self, all: &[(&str, &Outbox)]) {
         if self.failure.is_some() {
