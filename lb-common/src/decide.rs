@@ -61,6 +61,10 @@ impl<'w, 'j, P: Packet, W: World> Next<'w, 'j, P> for OnHost<'_, W> {
             },
         }
     }
+
+    fn forward(&self, packet: &mut P, tables: &'w layout::Tables, plain: Plain) -> Option<Verdict> {
+        beyond::forward(packet, self.0, tables, plain)
+    }
 }
 
 /// What comes after a step.
@@ -73,6 +77,14 @@ pub trait Next<'w, 'j, P> {
 
     /// Goes on.
     fn take(self, packet: &mut P, step: Step<'w, 'j>) -> Self::Output;
+
+    /// Sends a packet on by [`beyond::forward`]; `None` where it could not.
+    fn forward(
+        &self,
+        packet: &mut P,
+        tables: &'w layout::Tables,
+        plain: Plain,
+    ) -> Option<Self::Output>;
 }
 
 /// What the shortest way comes to.
@@ -86,6 +98,63 @@ pub enum Step<'w, 'j> {
     Send(&'w layout::Tables, &'j mut Job),
     /// [`unusual::process`] decides.
     Unusual(&'w layout::Tables, &'j mut Job),
+}
+
+/// A packet to an endpoint that is known, of which there is nothing else to know.
+///
+/// It is made to be handed on in registers: a [`Job`] lies in memory, and takes a look-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plain {
+    /// The hash of its flow.
+    pub hash: u64,
+    /// Its place in the VIP table.
+    pub place: u32,
+    /// Where the IP packet ends, by its own word.
+    pub end: u32,
+    /// Where the IP header begins, below 256.
+    pub network: u8,
+    /// Where the transport header begins.
+    pub transport: u16,
+    /// The TCP flags; zero for UDP.
+    pub tcp_flags: u8,
+    /// The transport protocol's number.
+    pub protocol: u8,
+    /// [`V4`](flow::V4) or [`V6`](flow::V6).
+    pub family: u8,
+    /// The endpoint's number.
+    pub endpoint: u16,
+}
+
+impl Plain {
+    /// All but the hash, in two numbers.
+    #[inline(always)]
+    pub const fn pack(&self) -> [u64; 2] {
+        [
+            self.place as u64 | (self.end as u64) << 32,
+            self.endpoint as u64
+                | (self.transport as u64) << 16
+                | (self.network as u64) << 32
+                | (self.tcp_flags as u64) << 40
+                | (self.protocol as u64) << 48
+                | (self.family as u64) << 56,
+        ]
+    }
+
+    /// The packet of these numbers.
+    #[inline(always)]
+    pub const fn unpack(hash: u64, [first, second]: [u64; 2]) -> Self {
+        Self {
+            hash,
+            place: first as u32,
+            end: (first >> 32) as u32,
+            endpoint: second as u16,
+            transport: (second >> 16) as u16,
+            network: (second >> 32) as u8,
+            tcp_flags: (second >> 40) as u8,
+            protocol: (second >> 48) as u8,
+            family: (second >> 56) as u8,
+        }
+    }
 }
 
 /// What is known of a packet that the shortest way does not suffice for.
@@ -161,8 +230,8 @@ impl Job {
 
     /// Notes what is known once the ports have been read.
     #[inline(always)]
-    pub fn note(&mut self, parsed: &Parsed, hash: u64, place: u32) {
-        self.forget();
+    pub fn note(&mut self, tables: &layout::Tables, parsed: &Parsed, hash: u64, place: u32) {
+        self.forget(tables);
         self.flow = parsed.flow;
         self.hash = hash;
         self.place = place;
@@ -174,8 +243,8 @@ impl Job {
 
     /// Notes what the IP header says; its flow has no ports yet.
     #[inline(always)]
-    pub fn note_network(&mut self, network: &Network, transport: usize) {
-        self.forget();
+    pub fn note_network(&mut self, tables: &layout::Tables, network: &Network, transport: usize) {
+        self.forget(tables);
         self.place = Self::NO_PLACE;
         self.flow = Flow {
             source: network.source,
@@ -196,12 +265,12 @@ impl Job {
     ///
     /// What only an error about a packet to a backend needs is written before it is read.
     #[inline(always)]
-    fn forget(&mut self) {
+    fn forget(&mut self, tables: &layout::Tables) {
         self.special = 0;
         self.fragment = 0;
         (self.endpoint, self.slot) = (layout::NONE, 0);
         (self.from_port, self.service) = (0, 0);
-        self.from = [0; 4];
+        self.from = [tables.header.zero(); 4];
     }
 
     /// Notes where it goes, and as whose.
@@ -300,7 +369,7 @@ fn balance<'w, 'j, P: Packet, W: Tables + Counters, N: Next<'w, 'j, P>>(
     let Some(current) = world.current() else {
         return next.take(packet, host(world, Reason::NoTables));
     };
-    let (mut hash, mut place, mut owner) = (0, Job::NO_PLACE, None);
+    let (mut hash, mut place, mut owner, mut of) = (0, Job::NO_PLACE, layout::NONE, 0);
     if let Some(found) = service(current, &parsed.flow) {
         let vip = &current.vips[found];
         place = found as u32;
@@ -320,21 +389,37 @@ fn balance<'w, 'j, P: Packet, W: Tables + Counters, N: Next<'w, 'j, P>>(
                 count(world, number, &sent, packet.length());
                 return next.take(packet, Step::Done(Verdict::Transmit));
             }
-            owner = Some(number);
+            let plain = Plain {
+                hash,
+                place,
+                end: parsed.end as u32,
+                network: parsed.network as u8,
+                transport: parsed.transport as u16,
+                tcp_flags: parsed.tcp_flags,
+                protocol: parsed.flow.protocol,
+                family: parsed.flow.family,
+                endpoint: number,
+            };
+            if let Some(output) = next.forward(packet, current, plain) {
+                return output;
+            }
+            owner = number;
         }
-    } else if current.header.nat_endpoints == 0 {
-        return next.take(packet, host(world, Reason::NoService));
+    } else {
+        match beyond::reply::comes_from(current, &parsed.flow) {
+            Some(from) => [owner, of] = from,
+            None => return next.take(packet, host(world, Reason::NoService)),
+        }
     }
     let Some(job) = jobs() else {
         return next.take(packet, host(world, Reason::BadTables));
     };
-    job.note(parsed, hash, place);
-    match owner {
-        Some(owner) => {
-            job.endpoint = owner;
-            next.take(packet, Step::Send(current, job))
-        }
-        None => next.take(packet, Step::Choose(current, job)),
+    job.note(current, parsed, hash, place);
+    (job.endpoint, job.service) = (owner, of);
+    if place == Job::NO_PLACE || owner == layout::NONE {
+        next.take(packet, Step::Choose(current, job))
+    } else {
+        next.take(packet, Step::Send(current, job))
     }
 }
 

@@ -118,6 +118,30 @@ pub fn ipv6<P: Packet>(packet: &P, at: usize) -> Result<Parsed, Reason> {
     transport(packet, &network, header.payload)
 }
 
+/// Reads a packet's flow once more, where the headers begin and what they are is known.
+#[inline(always)]
+pub fn again<P: Packet>(
+    packet: &P,
+    [network, transport]: [usize; 2],
+    protocol: u8,
+    family: u8,
+) -> Option<Flow> {
+    let [source, destination] = if family == V4 {
+        let [source, destination]: [u32; 2] = packet.read(network + ipv4::ADDRESSES)?;
+        [v4(source), v4(destination)]
+    } else {
+        packet.read(network + ipv6::ADDRESSES)?
+    };
+    Some(Flow {
+        source,
+        destination,
+        ports: packet.read(transport)?,
+        protocol,
+        family,
+        reserved: [0; 2],
+    })
+}
+
 /// What the IP header says.
 #[derive(Clone, Copy)]
 pub struct Network {

@@ -347,6 +347,13 @@ impl Vip {
 }
 
 impl Header {
+    /// Zero, without the compiler's knowing that: it takes constant zeros together, and has them
+    /// written by a function that goes byte by byte.
+    #[inline(always)]
+    pub const fn zero(&self) -> u32 {
+        self.reserved[0] as u32
+    }
+
     /// The two places in which a VIP may stand.
     #[inline(always)]
     pub fn places(&self, key: &VipKey) -> [usize; 2] {

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     decide::{
-        self, Job, Next, Step,
+        self, Job, Next, Plain, Step,
         beyond::{self, Choice},
         unusual::{self, Kind},
     },
@@ -64,6 +64,15 @@ impl<'w, 'j, P> Next<'w, 'j, P> for Functions<'_> {
         }
         choice
     }
+
+    #[inline(always)]
+    fn forward(&self, _: &mut P, tables: &'w Tables, plain: Plain) -> Option<u32> {
+        let [first, second] = plain.pack();
+        match evenkeel_forward(self.0.ctx, tables, plain.hash, first, second) {
+            UNSENT => None,
+            action => Some(action),
+        }
+    }
 }
 
 #[inline(always)]
@@ -109,6 +118,7 @@ const FLOW: u32 = u32::MAX - 4;
 const FRAGMENT: u32 = u32::MAX - 5;
 const ERROR: u32 = u32::MAX - 6;
 const ERROR_TO_VIP: u32 = u32::MAX - 7;
+const UNSENT: u32 = u32::MAX - 8;
 
 #[inline(always)]
 fn code(choice: Choice) -> u32 {
@@ -162,6 +172,26 @@ extern "C" fn evenkeel_open(tables: *const Tables, job: *mut Job) -> u32 {
     };
     let ctx = XdpContext::new(core::ptr::null_mut());
     code(beyond::open(&Kernel(&ctx), tables, job))
+}
+
+/// [`beyond::forward`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn evenkeel_forward(
+    ctx: *mut xdp_md,
+    tables: *const Tables,
+    hash: u64,
+    first: u64,
+    second: u64,
+) -> u32 {
+    // SAFETY: as above.
+    let Some(tables) = (unsafe { tables.as_ref() }) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    let ctx = XdpContext::new(ctx);
+    let plain = Plain::unpack(hash, [first, second]);
+    beyond::forward(&mut Frame::<false>::new(&ctx), &Kernel(&ctx), tables, plain)
+        .map_or(UNSENT, action)
 }
 
 /// [`beyond::send`].

@@ -18,6 +18,7 @@ use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 
 /// Balances a frame. Kernel 5.18 or later, for frames of several buffers.
 #[xdp(frags)]
+#[inline(always)]
 fn evenkeel(ctx: XdpContext) -> u32 {
     balance::run(&ctx)
 }

@@ -1,10 +1,14 @@
 //! The command line: what people and scripts hold.
 //!
 //! Every command ends with one of three codes: 0, it did what it was asked; 1, it looked and the
-//! answer is no; 2, it could not do what it was asked, wrong usage included.
+//! answer is no; 2, it could not do what it was asked, wrong usage included. `plan` alone has three
+//! answers, and says 2 where something would change.
 
 mod alerts;
+mod apply;
 mod audit;
+mod backend;
+mod change;
 mod check;
 mod decap;
 mod doctor;
@@ -12,6 +16,7 @@ mod events;
 mod note;
 mod notify;
 mod output;
+mod plan;
 mod run;
 mod schema;
 mod status;
@@ -55,6 +60,8 @@ First steps:
   sudo evenkeel doctor              is the host fit for it?
   sudo evenkeel run                 load the tables, probe, watch; Ctrl-C ends the controller only
   sudo evenkeel status --watch      who serves, and is the load even?
+  sudo evenkeel plan FILE           what would this configuration change?
+  sudo evenkeel apply FILE          change it, with no gap; 'rollback' takes it back
   sudo evenkeel audit               what is wrong, or will go wrong?
   sudo evenkeel alerts              what is on of all that, since when, and what to do
   sudo evenkeel events --since 1h   what happened, and why
@@ -66,12 +73,14 @@ The configuration is at /etc/evenkeel/evenkeel.toml unless a command is told ano
 Exit codes of all commands:
   0  done
   1  looked, and the answer is no (check: not valid; alerts, audit, doctor, status
-     --check: something is wrong; notify test: somebody did not take it; decap --status: not loaded)
-  2  could not be done, or wrong usage
+     --check: something is wrong; decap --status: not loaded; apply, confirm,
+     rollback, backend: refused; notify test: somebody did not take it)
+  2  could not be done, or wrong usage; 'plan' has its own: 0 no change,
+     1 error, 2 change
 
 Environment:
   RUST_LOG          what is logged to standard error: error, warn, info (default), debug, trace
-  EVENKEEL_SOCKET   the admin socket that 'status' asks
+  EVENKEEL_SOCKET   the admin socket of the controller that is asked
   EVENKEEL_STATE    the state directory that 'events' and 'note' use
   NO_COLOR          set and not empty: no colours"
 )]
@@ -86,6 +95,11 @@ enum Command {
     Check(check::Arguments),
     Doctor(doctor::Arguments),
     Status(status::Arguments),
+    Plan(plan::Arguments),
+    Apply(apply::Arguments),
+    Confirm(apply::Confirm),
+    Rollback(apply::Rollback),
+    Backend(backend::Arguments),
     Audit(audit::Arguments),
     Events(events::Arguments),
     Note(note::Arguments),
@@ -103,6 +117,8 @@ enum Answer {
     Yes,
     /// It is not, and the command said so.
     No,
+    /// Something would change.
+    Changes,
 }
 
 /// Parses the command line, runs the command, reports an error and tells the exit code.
@@ -112,6 +128,11 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
+        Command::Apply(arguments) => apply::run(&arguments),
+        Command::Confirm(arguments) => apply::confirm(&arguments),
+        Command::Rollback(arguments) => apply::rollback(&arguments),
+        Command::Backend(arguments) => backend::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Events(arguments) => events::run(&arguments),
         Command::Note(arguments) => note::run(&arguments),
@@ -136,7 +157,7 @@ fn exit_code(result: &anyhow::Result<Answer>) -> ExitCode {
         Ok(Answer::No) => ExitCode::from(1),
         // Who closes the pipe, as `head` does, has read all that it wanted.
         Err(error) if is_closed_pipe(error) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(2),
+        Ok(Answer::Changes) | Err(_) => ExitCode::from(2),
     }
 }
 

@@ -4,10 +4,17 @@
 //! tables must change. The admin API only sees finished status values.
 
 mod adopt;
+mod apply;
 mod auditor;
+mod confirm;
 mod evenness;
+mod examine;
+mod footing;
 mod health;
+mod impose;
 mod load;
+mod news;
+mod own_file;
 mod plan;
 mod state;
 mod status;
@@ -27,9 +34,16 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval, sleep_until},
 };
 
-use self::{state::State, telling::Telling};
+use self::{
+    apply::{Bars, Wish},
+    state::State,
+    telling::Telling,
+};
 use crate::{
-    admin::server::{BindError, Server},
+    admin::server::{
+        BindError, Server,
+        change::{Answer, Ask, Asked},
+    },
     balance::{image::Full, maglev::TooFewSlots},
     causes::with_causes,
     dataplane::kernel::{self, Kernel},
@@ -41,11 +55,14 @@ use crate::{
     },
     health::driver::Driver,
     journal::Journal,
+    kept::opening::Opening,
     model::Config,
     neighbours::watch::Watcher,
     notify,
 };
 
+/// Questions that wait to be taken.
+const ASKS: usize = 16;
 /// Reports that wait to be taken; each probed backend keeps one more.
 const REPORTS: usize = 4096;
 /// How often counters are read and the verdict is renewed: the tick of the detectors.
@@ -95,15 +112,15 @@ pub enum Error {
     },
 }
 
-/// What the controller is told about itself.
+/// What the controller is, and runs by.
 #[derive(Clone, Debug)]
-pub struct Identity {
+struct Identity {
     /// The version with its git revision.
-    pub version: String,
-    /// The configuration's file.
-    pub config_file: PathBuf,
-    /// The SHA-256 of its text.
-    pub config_sha256: String,
+    version: String,
+    /// The controller's own file.
+    config_file: PathBuf,
+    /// The SHA-256 of the text that is in force.
+    config_sha256: String,
 }
 
 /// The present, on both clocks.
@@ -130,28 +147,31 @@ impl Now {
     }
 }
 
-/// Runs until SIGTERM or SIGINT, and leaves the kernel forwarding.
+/// Runs until SIGTERM or SIGINT, and leaves the kernel forwarding. SIGHUP has it read its file
+/// again.
 ///
 /// # Errors
 /// Where it cannot start. Once it runs, it goes on through everything it can.
-pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
+pub async fn run(opening: Opening, version: String) -> Result<(), Error> {
     let signals = |source| Error::Io {
         action: "wait for signals",
         source,
     };
     let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(signals)?;
+    let config = &opening.config;
     let server = Server::bind(&config.admin)?;
-    look(&config).await?;
+    look(config).await?;
     let kernel = Kernel::open(&config.data_plane, &config.tracking)?;
     let journal = Journal::start(&config.state).map_err(|source| Error::Io {
         action: "start the journal",
         source,
     })?;
-    let mut state = State::new(config, identity, kernel, journal, Now::read())?;
+    let mut state = State::new(opening, version, kernel, journal, Now::read())?;
     let (reports_in, mut reports) = mpsc::channel(REPORTS);
-    let driver = Driver::spawn(&state.config().services, reports_in);
-    let (_watcher, mut hops) = Watcher::spawn(state.addresses());
+    let mut driver = Driver::spawn(&state.config().services, reports_in);
+    let (watcher, mut hops) = Watcher::spawn(state.addresses());
     introduce(&state, driver.backends(), server.path());
     let (status_in, status) = watch::channel(state.status(Now::read()));
     let telling = Telling::start(&mut state, &status).map_err(|source| Error::Io {
@@ -159,9 +179,10 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
         source,
     });
     let mut telling = telling?;
-    let server = server.with(notify::api::routes(telling.handle()));
+    let server = server.with(notify::api::routes(telling.handles()));
     let (stop, stopped) = oneshot::channel::<()>();
-    let api = tokio::spawn(server.serve(status, async {
+    let (asks_in, mut asks) = mpsc::channel(ASKS);
+    let api = tokio::spawn(server.serve(status, asks_in, async {
         // Ends on the message as on the sender's end.
         let _ = stopped.await;
     }));
@@ -176,7 +197,10 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
         tokio::select! {
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
-            // Where no backend is probed the channel is closed, and this branch rests.
+            _ = hangup.recv() => state.reload(Now::read()),
+            // The server lives as long as this loop.
+            Some(asked) = asks.recv() => answer(&mut state, asked),
+            // The driver lives as long, too.
             Some(report) = reports.recv() => {
                 state.observe(&report);
                 // What fell together is published together.
@@ -204,23 +228,21 @@ pub async fn run(config: Config, identity: Identity) -> Result<(), Error> {
                 state.stop_waiting();
             }
         }
-        if state.knows_enough() {
-            // A refused publication leaves the kernel with the tables before; try again with the
-            // next event.
-            match state.publish(Now::read()) {
-                Ok(looked) => news |= looked,
-                // A start that cannot publish has nothing to attach.
-                Err(e) if !state.attached() => return Err(e),
-                // It has been told.
-                Err(_) => {}
-            }
-            if !state.attached() {
-                state.attach()?;
-                news = true;
-            }
+        news |= publish(&mut state)?;
+        state.settle_change(Now::read());
+        if std::mem::take(&mut state.targets_changed) {
+            news = true;
+            driver.follow(&state.probed());
+            watcher.follow(state.followed());
+            telling.follow(&state);
         }
-        if news {
+        telling.settle(&mut state);
+        if news || !state.answers.is_empty() {
             status_in.send_replace(state.status(Now::read()));
+        }
+        for (to, what) in std::mem::take(&mut state.answers) {
+            // Who asked may have gone.
+            let _ = to.send(what);
         }
     };
     telling.end(&state);
@@ -243,6 +265,62 @@ fn introduce(state: &State, probed: usize, socket: &Path) {
         services.iter().map(|s| s.backends.len()).sum::<usize>(),
         socket.display()
     );
+}
+
+/// Lets packets follow what is known, once enough is, and attaches the program after the first time.
+/// Answers whether there is anything to show.
+///
+/// # Errors
+/// Where that cannot be done at a start.
+fn publish(state: &mut State) -> Result<bool, Error> {
+    if !state.knows_enough() {
+        return Ok(false);
+    }
+    // A refused publication leaves the kernel with the tables before; try again with the next event.
+    let looked = match state.publish(Now::read()) {
+        Ok(looked) => looked,
+        // A start that cannot publish has nothing to attach.
+        Err(e) if !state.attached() => return Err(e),
+        // It has been told.
+        Err(_) => false,
+    };
+    if state.attached() {
+        return Ok(looked);
+    }
+    state.attach()?;
+    Ok(true)
+}
+
+/// Does what is asked, or begins to.
+fn answer(state: &mut State, Asked { by, ask, answer }: Asked) {
+    let now = Now::read();
+    let said = match ask {
+        Ask::Plan(request) => state.ask_plan(&request, now),
+        Ask::Apply(request) => {
+            let wish = Wish {
+                text: request.text,
+                file: request.file,
+                how: "apply",
+                by,
+                reason: request.reason,
+                confirm_within: request
+                    .confirm_within_s
+                    .map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()),
+                bars: if request.force {
+                    Bars::Forced
+                } else {
+                    Bars::Closed
+                },
+                copy_of: None,
+            };
+            return state.begin_change(wish, Some(answer), now);
+        }
+        Ask::Rollback(rollback) => return state.begin_rollback(by, rollback, Some(answer), now),
+        Ask::Confirm => state.confirm(&by, now),
+        Ask::Configurations => Ok(Answer::Configurations(state.kept.list())),
+        Ask::Impose(wish) => state.impose(&by, &wish, now),
+    };
+    state.answer(Some(answer), said);
 }
 
 /// Findings, each in a line of its own.

@@ -48,6 +48,10 @@ pub enum Kind {
     Drift,
     /// A flood of SYNs began or ended.
     Flood,
+    /// A configuration was put in force, or refused.
+    Change,
+    /// What the configuration says of a backend was overridden, or is not any more.
+    Override,
     /// What somebody wrote down.
     Note,
     /// The journal itself.
@@ -60,7 +64,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind with the word for it.
-    pub const WORDS: [(&'static str, Self); 13] = [
+    pub const WORDS: [(&'static str, Self); 15] = [
         ("start", Self::Start),
         ("stop", Self::Stop),
         ("publication", Self::Publication),
@@ -70,6 +74,8 @@ impl Kind {
         ("evenness", Self::Evenness),
         ("drift", Self::Drift),
         ("flood", Self::Flood),
+        ("change", Self::Change),
+        ("override", Self::Override),
         ("note", Self::Note),
         ("journal", Self::Journal),
         ("notification", Self::Notification),

@@ -2,11 +2,12 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, ExitStatus},
+    process::{Command, ExitStatus, Output},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{
@@ -112,6 +113,34 @@ impl<'bed> Daemon<'bed> {
         serde_json::from_str(&json).context("`evenkeel status --json` printed no JSON")
     }
 
+    /// Runs another command of the binary, told where this controller answers, and answers how it
+    /// ended and what it printed.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be started.
+    pub fn ask(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.seat.namespace.command_at(&self.binary);
+        command
+            .args(arguments)
+            .env("EVENKEEL_SOCKET", self.seat.socket())
+            .env("EVENKEEL_STATE", self.seat.state());
+        command
+            .output()
+            .with_context(|| format!("cannot start {command:?}"))
+    }
+
+    /// Writes the controller's file and has it read again (SIGHUP); the answer is in the journal.
+    ///
+    /// # Errors
+    ///
+    /// Where the file cannot be written.
+    pub fn reload(&mut self, config: &str) -> Result<()> {
+        self.bed.dir().write(&self.seat.config(), config)?;
+        self.process.signal(Signal::HUP);
+        Ok(())
+    }
+
     /// The binary under test.
     pub fn binary(&self) -> &Path {
         &self.binary
@@ -169,6 +198,8 @@ impl<'bed> Daemon<'bed> {
     ///
     /// As [`Daemon::start`].
     pub fn reconfigure(&mut self, config: &str) -> Result<()> {
+        // An edit that a running controller saw and nobody applied would not come into force.
+        self.process.kill();
         self.bed.dir().write(&self.seat.config(), config)?;
         self.restart()
     }

@@ -88,6 +88,9 @@ pub struct Options {
     /// fewer rounds
     #[arg(long)]
     pub quick: bool,
+    /// Go on with each case for so many seconds, for a profiler to look at it meanwhile
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub hold: Option<u64>,
     /// Print the records as JSON instead of tables
     #[arg(long)]
     pub json: bool,
@@ -139,6 +142,9 @@ impl Options {
             ("--services", joined(&self.services)),
             ("--backends", joined(&self.backends)),
         ];
+        if let Some(seconds) = self.hold {
+            words.extend(["--hold".into(), seconds.to_string().into()]);
+        }
         for (option, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
             words.extend([option.into(), list.into()]);
         }
@@ -186,7 +192,7 @@ mod tests {
     #[test]
     fn the_benchmark_reads_what_xtask_was_asked() {
         let asked = "bench --mode gue,dsr --case tracked-hit --flows 1,7 --services 64 \
-                     --backends 3 --quick --json --svg a.svg --save /b";
+                     --backends 3 --quick --hold 5 --json --svg a.svg --save /b";
         let mut asked = Words::parse_from(asked.split_whitespace()).options;
         let words = asked.to_words(Path::new("/here"));
         let read = Words::parse_from([OsString::from("bench")].into_iter().chain(words)).options;

@@ -10,13 +10,16 @@ use std::{
 
 use lb_userspace::{
     admin::{
-        proto::{Journal, Notify, Status, Tables, Tracking},
+        proto::{Journal, Notify, Status, Tables, Tracking, change::Configuration},
         server::Server,
     },
     model::AdminConfig,
 };
 use tempfile::TempDir;
-use tokio::{runtime::Runtime, sync::watch};
+use tokio::{
+    runtime::Runtime,
+    sync::{mpsc, watch},
+};
 
 /// A group number that needs no entry in the group database.
 const GROUP: u32 = 47_110;
@@ -46,7 +49,7 @@ impl Served {
         let server = Server::bind(&config).expect("the socket");
         let (latest, receiver) = watch::channel(Arc::new(status()));
         let runtime = Runtime::new().expect("a runtime");
-        runtime.spawn(server.serve(receiver, std::future::pending()));
+        runtime.spawn(server.serve(receiver, mpsc::channel(1).0, std::future::pending()));
         Self {
             folder,
             _runtime: runtime,
@@ -67,6 +70,8 @@ fn status() -> Status {
         now_ms: 0,
         config_file: String::new(),
         config_sha256: String::new(),
+        configuration: Configuration::default(),
+        waiting_overrides: Vec::new(),
         generation: 1,
         published_at_ms: None,
         interfaces: Vec::new(),
@@ -88,6 +93,10 @@ fn status() -> Status {
 
 /// Asks as another user; the HTTP status code (000 without an answer) and the body.
 fn ask(socket: &Path, identity: &[&str]) -> (String, String) {
+    curl(socket, identity, &["http://evenkeel/v1/status"])
+}
+
+fn curl(socket: &Path, identity: &[&str], wish: &[&str]) -> (String, String) {
     let output = Command::new("setpriv")
         .args(identity)
         .args([
@@ -100,7 +109,7 @@ fn ask(socket: &Path, identity: &[&str]) -> (String, String) {
         ])
         .arg("--unix-socket")
         .arg(socket)
-        .arg("http://evenkeel/v1/status")
+        .args(wish)
         .output()
         .expect("setpriv and curl");
     let text = String::from_utf8(output.stdout).expect("text");
@@ -150,4 +159,29 @@ fn root_and_members_of_the_group_are_answered() {
         assert_eq!(code, "200", "{identity:?}: {body}");
         assert!(body.contains(r#""generation":1"#), "{identity:?}: {body}");
     }
+}
+
+#[test]
+fn members_of_the_group_may_ask_and_not_change() {
+    let served = Served::start();
+    let socket = served.socket();
+    let supplementary = format!("--groups={GROUP}");
+    let member = [NOBODY, "--regid=65534", &supplementary];
+    let root = ["--reuid=0", "--clear-groups"];
+    let post = |identity: &[&str], path: &str| {
+        let url = format!("http://evenkeel/v1/{path}");
+        curl(&socket, identity, &["--data", "null", &url])
+    };
+    for path in ["apply", "rollback", "confirm", "override"] {
+        let (code, body) = post(&member, path);
+        assert_eq!(code, "403", "{path}: {body}");
+        assert!(body.contains("may look and not change"), "{body}");
+        // Nobody answers behind this socket, so whoever may ask is told that much.
+        let (code, body) = post(&root, path);
+        assert_ne!(code, "403", "{path}: {body}");
+    }
+    let plan = r#"{"file":"","text":""}"#;
+    let asked = ["--data", plan, "http://evenkeel/v1/plan"];
+    let (code, body) = curl(&socket, &member, &asked);
+    assert_eq!(code, "503", "{body}");
 }

@@ -9,13 +9,16 @@ mod track;
 pub(in crate::decide) mod translate;
 pub(in crate::decide) mod tunnel;
 
-use super::{Job, Sent, count, drop, pass, unusual::fragments};
+use bytemuck::Zeroable as _;
+
+use super::{Job, Plain, Sent, count, drop, pass, unusual::fragments};
 use crate::{
+    flow,
     layout::{self, ENDPOINTS, Endpoint, Far, SERVICES, VIP_PLACES, Vip, flag, mode, state},
     packet::Packet,
     tables::World,
     verdict::{Reason, Verdict},
-    wire::udp,
+    wire::{ethernet, ipv4, udp},
 };
 
 pub(in crate::decide) use self::translate::Rewrite;
@@ -134,11 +137,28 @@ pub fn send<P: Packet, W: World>(
     tables: &layout::Tables,
     job: &Job,
 ) -> Option<Verdict> {
-    let of = vip(tables, job).service;
-    let bytes = match whole(packet, job) {
-        Ok(bytes) => bytes,
-        Err(reason) => return Some(failed(world, row(of), reason)),
-    };
+    match try_send(packet, world, tables, job) {
+        Ok(verdict) => Some(verdict),
+        Err(Reason::TooBig) => None,
+        Err(reason) => {
+            let of = vip(tables, job).service;
+            Some(failed(world, row(of), reason))
+        }
+    }
+}
+
+/// The same, with nothing counted where it fails.
+///
+/// # Errors
+/// Why it could not be sent; nothing is written but with [`Reason::NoRoom`].
+#[inline(always)]
+fn try_send<P: Packet, W: World>(
+    packet: &mut P,
+    world: &W,
+    tables: &layout::Tables,
+    job: &Job,
+) -> Result<Verdict, Reason> {
+    let bytes = whole(packet, job)?;
     let (to, far) = endpoint(tables, job.endpoint);
     let transport = usize::from(job.transport) & OFFSET;
     let sent = Sent::new(packet, transport, job.tcp_flags, job.hash);
@@ -153,13 +173,68 @@ pub fn send<P: Packet, W: World>(
         }
         _ => Err(Reason::Unresolved),
     };
-    match way.and_then(|()| leave(packet, to.interface, to.macs)) {
-        Ok(verdict) => {
-            count(world, job.endpoint, &sent, bytes);
-            Some(verdict)
+    let verdict = way.and_then(|()| leave(packet, to.interface, to.macs))?;
+    count(world, job.endpoint, &sent, bytes);
+    Ok(verdict)
+}
+
+/// Sends a packet to its endpoint of which there is nothing else to know; `None` where it could
+/// not, and nothing is written: [`send`] says why.
+#[inline(always)]
+pub fn forward<P: Packet, W: World>(
+    packet: &mut P,
+    world: &W,
+    tables: &layout::Tables,
+    plain: Plain,
+) -> Option<Verdict> {
+    const AT: usize = ethernet::HEADER;
+    const TO: usize = AT + ipv4::HEADER;
+    // Written out for what most packets are: with the offsets known, little is left to compute.
+    if plain.family == flow::V4 && usize::from(plain.network) == AT {
+        let plain = Plain {
+            family: flow::V4,
+            network: AT as u8,
+            transport: TO as u16,
+            ..plain
+        };
+        return send_plain(packet, world, tables, &plain, [AT, TO]);
+    }
+    let at = [
+        usize::from(plain.network) & 0x3f,
+        usize::from(plain.transport) & OFFSET,
+    ];
+    send_plain(packet, world, tables, &plain, at)
+}
+
+/// The same, where the headers begin at these offsets.
+#[inline(always)]
+fn send_plain<P: Packet, W: World>(
+    packet: &mut P,
+    world: &W,
+    tables: &layout::Tables,
+    plain: &Plain,
+    at: [usize; 2],
+) -> Option<Verdict> {
+    let flow = flow::again(packet, at, plain.protocol, plain.family)?;
+    // It stays in registers, as far as it is looked at.
+    let job = Job {
+        flow,
+        hash: plain.hash,
+        place: plain.place,
+        network: plain.network.into(),
+        transport: plain.transport,
+        end: plain.end,
+        tcp_flags: plain.tcp_flags,
+        endpoint: plain.endpoint,
+        ..Job::zeroed()
+    };
+    match try_send(packet, world, tables, &job) {
+        Ok(verdict) => Some(verdict),
+        Err(reason @ Reason::NoRoom) => {
+            let of = vip(tables, &job).service;
+            Some(drop(world, row(of), reason))
         }
-        Err(Reason::TooBig) => None,
-        Err(reason) => Some(failed(world, row(of), reason)),
+        Err(_) => None,
     }
 }
 

@@ -49,7 +49,7 @@ pub fn process<P: Packet, W: World>(
     if network.end < header.transport {
         return Kind::Done(pass(world, layout::HOST_EXITS, Reason::Malformed));
     }
-    job.note_network(network, header.transport);
+    job.note_network(tables, network, header.transport);
     if let Some(fragment) = header.fragment {
         job.fragment = fragment.id;
         if fragment.offset != 0 {

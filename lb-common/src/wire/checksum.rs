@@ -15,6 +15,13 @@ impl Change {
         Self(self.0 + !old as u64 + new as u64)
     }
 
+    /// The first byte of a 16-bit word at an even offset, which is not zero, becomes one less.
+    #[inline(always)]
+    pub const fn one_less(self) -> Self {
+        // Whatever the word is, ~m + m' is this.
+        Self(self.0 + !u16::from_ne_bytes([1, 0]) as u64)
+    }
+
     /// A 32-bit word at an even offset becomes another.
     #[inline(always)]
     pub const fn word(self, old: u32, new: u32) -> Self {
@@ -52,11 +59,10 @@ impl Change {
 /// The sum of 16-bit words with the carries added, of a sum of up to 2³¹ words.
 #[inline(always)]
 pub const fn fold(sum: u64) -> u16 {
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    sum as u16
+    // A number and its two halves changed over: each half of the sum is that of both halves, and
+    // the upper one has the lower one's carry, which is its own.
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 /// The checksum of 32-bit words.

@@ -7,6 +7,8 @@ use crate::{packet::Packet, verdict::Reason};
 
 /// The length of a header without options.
 pub const HEADER: usize = 20;
+/// Where both addresses begin.
+pub const ADDRESSES: usize = 12;
 
 /// 'More fragments' and the fragment's offset; all zero in an unfragmented packet.
 pub const FRAGMENT: u16 = 0x3fff;

@@ -7,6 +7,8 @@ use crate::{packet::Packet, verdict::Reason};
 
 /// The length of the fixed header.
 pub const HEADER: usize = 40;
+/// Where both addresses begin.
+pub const ADDRESSES: usize = 8;
 
 /// Next-header numbers of the extension headers that may stand before a transport header
 /// (RFC 8200 §4.1, RFC 7045 §4).

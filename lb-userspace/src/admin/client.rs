@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{
     Method, Request, StatusCode,
     body::{Bytes, Incoming},
@@ -14,14 +14,21 @@ use hyper::{
     header,
 };
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use tokio::{net::UnixStream, time};
 
-use super::proto::{Problem, Status, Tested};
+use super::proto::{
+    Problem, Status, Tested,
+    change::{
+        Configuration, Finding, Imposed, Imposing, Outcome, Plan, Request as Change, Rollback,
+    },
+};
 
 /// How long a question and its answer may take together.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for a change, which waits for the first answers of new backends.
+const LONG_TIMEOUT: Duration = Duration::from_mins(1);
 /// The longest answer taken, in bytes: some 100,000 backends.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
@@ -62,11 +69,13 @@ pub enum ClientError {
     #[error(
         "the controller at {} did not answer within {} s: see its log for what it waits for",
         socket.display(),
-        TIMEOUT.as_secs()
+        limit.as_secs()
     )]
     Timeout {
         /// The socket.
         socket: PathBuf,
+        /// How long it was waited for.
+        limit: Duration,
     },
     /// The controller answered that it will not.
     #[error("the controller at {} refused ({}): {problem}", socket.display(), code.as_u16())]
@@ -77,6 +86,8 @@ pub enum ClientError {
         code: StatusCode,
         /// What it said.
         problem: String,
+        /// What the audit found, where that is why.
+        findings: Vec<Finding>,
     },
     /// The connection broke, as it does when the controller ends.
     #[error("the connection to the controller at {} broke ({reason}): try again", socket.display())]
@@ -126,11 +137,88 @@ impl Client {
     ///
     /// If nobody answers within five seconds, or not with a status.
     pub async fn status(&self) -> Result<Status, ClientError> {
-        time::timeout(TIMEOUT, self.get("/v1/status"))
+        self.ask(Method::GET, "/v1/status", Bytes::new(), TIMEOUT)
+            .await
+    }
+
+    /// What a configuration would change.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers, or the configuration is not valid.
+    pub async fn plan(&self, change: &Change) -> Result<Plan, ClientError> {
+        self.post("/v1/plan", change).await
+    }
+
+    /// Puts a configuration in force.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers, or it is refused: everything is then as it was.
+    pub async fn apply(&self, change: &Change) -> Result<Outcome, ClientError> {
+        self.post("/v1/apply", change).await
+    }
+
+    /// Keeps the last change, which would be taken back otherwise.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers, or nothing waits for a confirmation.
+    pub async fn confirm(&self) -> Result<Outcome, ClientError> {
+        self.post("/v1/confirm", &()).await
+    }
+
+    /// Puts an earlier configuration in force.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers, or it is refused: everything is then as it was.
+    pub async fn rollback(&self, rollback: &Rollback) -> Result<Outcome, ClientError> {
+        self.post("/v1/rollback", rollback).await
+    }
+
+    /// The configurations that are kept, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers.
+    pub async fn configurations(&self) -> Result<Vec<Configuration>, ClientError> {
+        self.ask(Method::GET, "/v1/configurations", Bytes::new(), TIMEOUT)
+            .await
+    }
+
+    /// Overrides what the configuration says of a backend, or ends that.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers, or it is refused: everything is then as it was.
+    pub async fn impose(&self, imposing: &Imposing) -> Result<Imposed, ClientError> {
+        self.post("/v1/override", imposing).await
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &'static str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.not_understood(error))?;
+        self.ask(Method::POST, path, body.into(), LONG_TIMEOUT)
+            .await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<T, ClientError> {
+        time::timeout(limit, self.exchange(method, path, body))
             .await
             .unwrap_or_else(|_| {
                 Err(ClientError::Timeout {
                     socket: self.socket.clone(),
+                    limit,
                 })
             })
     }
@@ -145,19 +233,15 @@ impl Client {
             Some(name) => format!("/v1/notify/test/{name}"),
             None => "/v1/notify/test".to_owned(),
         };
-        let question = self.ask(Method::POST, &path);
-        time::timeout(TIMEOUT, question).await.unwrap_or_else(|_| {
-            Err(ClientError::Timeout {
-                socket: self.socket.clone(),
-            })
-        })
+        self.ask(Method::POST, &path, Bytes::new(), TIMEOUT).await
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &'static str) -> Result<T, ClientError> {
-        self.ask(Method::GET, path).await
-    }
-
-    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, ClientError> {
+    async fn exchange<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, ClientError> {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|error| self.connect(error))?;
@@ -170,7 +254,8 @@ impl Client {
             .method(method)
             .uri(path)
             .header(header::HOST, "evenkeel")
-            .body(Empty::<Bytes>::new())
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
             .map_err(|error| self.not_understood(error))?;
         let response = sender
             .send_request(request)
@@ -181,14 +266,15 @@ impl Client {
         if code.is_success() {
             return serde_json::from_slice(&body).map_err(|error| self.not_understood(error));
         }
-        let problem = serde_json::from_slice(&body).map_or_else(
-            |_| "it gave no reason".to_owned(),
-            |problem: Problem| problem.error,
-        );
+        let problem = serde_json::from_slice(&body).unwrap_or_else(|_| Problem {
+            error: "it gave no reason".to_owned(),
+            findings: Vec::new(),
+        });
         Err(ClientError::Refused {
             socket: self.socket.clone(),
             code,
-            problem,
+            problem: problem.error,
+            findings: problem.findings,
         })
     }
 

@@ -4,6 +4,8 @@
 //! one, rates are per second over the last second. Counts grow for as long as the pinned maps
 //! live, across restarts of the controller.
 
+pub mod change;
+
 use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
@@ -21,9 +23,16 @@ pub struct Status {
     pub now_ms: u64,
     /// The configuration's file.
     pub config_file: String,
-    /// The SHA-256 of that file's text when it was read, in hexadecimal digits.
+    /// The SHA-256 of the text that is in force, in hexadecimal digits: that file's, unless
+    /// `configuration` says otherwise.
     #[serde(default)]
     pub config_sha256: String,
+    /// The configuration that is in force.
+    #[serde(default)]
+    pub configuration: change::Configuration,
+    /// Overrides of backends that are not configured at present.
+    #[serde(default)]
+    pub waiting_overrides: Vec<change::Override>,
     /// The publication that the kernel forwards by.
     pub generation: u64,
     /// When it was published, unless that was before this controller started.
@@ -308,8 +317,11 @@ pub struct Backend {
     pub name: String,
     /// Its address.
     pub address: IpAddr,
-    /// Its configured weight.
+    /// Its configured weight, or the one that its override gives it.
     pub weight: u16,
+    /// The override of what the configuration says; absent where there is none.
+    #[serde(default, rename = "override")]
+    pub overridden: Option<change::Override>,
     /// Which part of that is in force, after probes, demotion and slow start.
     #[serde(default)]
     pub weight_in_force: Option<f64>,
@@ -409,4 +421,7 @@ pub struct NextHop {
 pub struct Problem {
     /// What failed, why, and what to do.
     pub error: String,
+    /// What the audit found, where that is why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<change::Finding>,
 }

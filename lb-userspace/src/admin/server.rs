@@ -4,13 +4,20 @@
 //! |---|---|
 //! | `GET /v1/status` | 200, [`proto::Status`](super::proto::Status) |
 //! | `POST /v1/notify/test`… | see [`notify::api`](crate::notify::api) |
+//! | `POST /v1/plan` | 200, [`Plan`](super::proto::change::Plan) |
+//! | `POST /v1/apply`, `/v1/confirm`, `/v1/rollback` | 200, [`Outcome`](super::proto::change::Outcome) |
+//! | `POST /v1/override` | 200, [`Imposed`](super::proto::change::Imposed) |
+//! | `GET /v1/configurations` | 200, a list of [`Configuration`](super::proto::change::Configuration) |
+//! | what the controller refuses | 404, 409, 422, 500 or 503, [`Problem`] |
 //! | another method there | 405, [`Problem`] |
 //! | another path | 404, [`Problem`] |
 //! | from a peer that may not | 403, [`Problem`] |
 //!
 //! A connection carries one request and lives for at most five seconds, which bounds a slow
-//! header, a slow body and a slow reader alike. Bodies of requests are not read.
+//! header, a slow body and a slow reader alike; once a whole request is with the controller, for a
+//! minute. Whoever may connect may look; only root and the controller's own user may change.
 
+pub mod change;
 mod peer;
 mod socket;
 
@@ -18,7 +25,10 @@ use std::{
     io,
     os::unix::net::UnixListener as StdUnixListener,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -31,16 +41,17 @@ use axum::{
 };
 use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
-use nix::unistd::{Gid, Group, Uid};
+use nix::unistd::{Gid, Group, Uid, User};
 use thiserror::Error;
 use tokio::{
     net::{UnixListener, UnixStream},
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinSet,
     time,
 };
 
 use self::{
+    change::{Actor, Asked, Desk},
     peer::{Admission, Peer},
     socket::SocketFile,
 };
@@ -49,6 +60,9 @@ use crate::model::AdminConfig;
 
 /// How long a connection may last, from its acceptance to the last byte of the answer.
 const CONNECTION_TIME: Duration = Duration::from_secs(5);
+/// How many times as long one may last that waits for the controller: a change waits for the first
+/// answers of new backends.
+const ROUNDS: u32 = 12;
 /// How long open connections may go on once the server is told to end.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// Connections served at a time; others wait in the kernel's backlog.
@@ -177,7 +191,8 @@ impl Server {
         self.file.path()
     }
 
-    /// Answers until `shutdown` resolves, always with the latest `status`.
+    /// Answers until `shutdown` resolves, always with the latest `status`. What only the controller
+    /// can answer goes to `asks`.
     ///
     /// Open connections then have a second to end.
     ///
@@ -191,10 +206,10 @@ impl Server {
     pub async fn serve(
         self,
         status: LatestStatus,
+        asks: mpsc::Sender<Asked>,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
         let listener = UnixListener::from_std(self.listener)?;
-        let api = api(status, self.more);
         let mut connections = JoinSet::new();
         let mut shutdown = std::pin::pin!(shutdown);
         log::info!("admin API at {}", self.file.path().display());
@@ -205,7 +220,9 @@ impl Server {
                 accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
                     match accepted {
                         Ok((stream, _)) => {
-                            connections.spawn(answer(stream, api.clone(), self.admission));
+                            let (status, asks) = (status.clone(), asks.clone());
+                            let more = self.more.clone();
+                            connections.spawn(answer(stream, status, asks, more, self.admission));
                         }
                         Err(error) => {
                             log::warn!("cannot accept an admin connection: {error}");
@@ -246,10 +263,48 @@ fn resolve_group(group: &str) -> Result<Gid, BindError> {
     }
 }
 
+/// Who is at the other end of a connection, as the routes see it.
+#[derive(Clone)]
+struct Caller {
+    actor: Actor,
+    may_change: bool,
+    takes_time: Arc<AtomicBool>,
+}
+
+impl Caller {
+    fn new(peer: &Peer, admission: Admission) -> Self {
+        let user = User::from_uid(peer.uid).ok().flatten();
+        Self {
+            actor: Actor {
+                uid: Some(peer.uid.as_raw()),
+                name: user.map_or_else(|| format!("user {}", peer.uid), |user| user.name),
+            },
+            may_change: admission.lets_change(peer),
+            takes_time: Arc::default(),
+        }
+    }
+
+    /// The request is whole, and the controller may take its time.
+    fn take_time(&self) {
+        self.takes_time.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Serves one connection.
-async fn answer(stream: UnixStream, api: Router, admission: Admission) {
+async fn answer(
+    stream: UnixStream,
+    status: LatestStatus,
+    asks: mpsc::Sender<Asked>,
+    more: Router,
+    admission: Admission,
+) {
+    let mut takes_time = Arc::default();
     let service = match Peer::of(&stream) {
-        Ok(peer) if admission.admits(&peer) => api,
+        Ok(peer) if admission.admits(&peer) => {
+            let caller = Caller::new(&peer, admission);
+            takes_time = caller.takes_time.clone();
+            api(status, Desk { asks, caller }, more)
+        }
         Ok(peer) => {
             log::warn!("refused an admin connection of user {}", peer.uid);
             refusal(peer.uid)
@@ -264,19 +319,28 @@ async fn answer(stream: UnixStream, api: Router, admission: Admission) {
         .header_read_timeout(None)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-    match time::timeout(CONNECTION_TIME, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => log::debug!("admin connection failed: {error}"),
-        Err(_) => log::debug!("admin connection cut off after {CONNECTION_TIME:?}"),
+    let mut connection = std::pin::pin!(connection);
+    for _ in 0..ROUNDS {
+        match time::timeout(CONNECTION_TIME, &mut connection).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => {
+                log::debug!("admin connection failed: {error}");
+                return;
+            }
+            Err(_) if takes_time.load(Ordering::Relaxed) => {}
+            Err(_) => break,
+        }
     }
+    log::debug!("admin connection cut off for taking too long");
 }
 
-fn api(status: LatestStatus, more: Router) -> Router {
+fn api(status: LatestStatus, desk: Desk, more: Router) -> Router {
     Router::new()
         .route("/v1/status", get(latest_status).fallback(wrong_method))
-        .fallback(unknown_path)
         .with_state(status)
+        .merge(change::routes(desk))
         .merge(more)
+        .fallback(unknown_path)
 }
 
 fn refusal(uid: Uid) -> Router {
@@ -299,9 +363,13 @@ async fn latest_status(State(latest): State<LatestStatus>) -> Response {
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Response {
+    let right = match uri.path() {
+        "/v1/status" | "/v1/configurations" => "GET",
+        _ => "POST",
+    };
     problem(
         StatusCode::METHOD_NOT_ALLOWED,
-        format!("{} does not take {method}: use GET", uri.path()),
+        format!("{} does not take {method}: use {right}", uri.path()),
     )
 }
 
@@ -316,7 +384,14 @@ async fn unknown_path(uri: Uri) -> Response {
 }
 
 fn problem(code: StatusCode, error: String) -> Response {
-    (code, Json(Problem { error })).into_response()
+    (
+        code,
+        Json(Problem {
+            error,
+            findings: Vec::new(),
+        }),
+    )
+        .into_response()
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ fn file(digest: &str, status: &Status) -> Option<Finding> {
             Level::Error,
             "the running configuration is not this file's",
             "the next restart changes something, at a time that nobody chose",
-            "restart the controller with the file, or put the file back",
+            "'evenkeel plan FILE' shows what differs: apply the file, or put it right",
         )
     })
 }

@@ -4,7 +4,10 @@
 //! from there to the established ones and never back within a pinned slot. What it finds out is
 //! true of slots that were pinned all the time, in which no entry is born.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use lb_common::{
     flow::Flow,
@@ -57,6 +60,8 @@ pub struct Learned {
     pub endpoints: BTreeSet<u16>,
     /// By service: what is remembered of it.
     pub services: Vec<Remembered>,
+    /// How many flows are remembered as an endpoint's.
+    pub flows: BTreeMap<u16, u64>,
 }
 
 /// What is remembered of a service.
@@ -95,6 +100,7 @@ impl Pass {
             learned: Learned {
                 endpoints: BTreeSet::new(),
                 services: vec![Remembered::default(); SERVICES],
+                flows: BTreeMap::new(),
             },
         };
         for (view, service) in pass.views.iter().zip(&mut pass.learned.services) {
@@ -197,7 +203,10 @@ impl Pass {
     fn keep(&mut self, found: &FlowEntry, slot: Option<usize>) {
         self.learned.endpoints.insert(found.endpoint);
         let service = &mut self.learned.services[usize::from(found.service)];
-        service.flows += u64::from(found.flags & entry::REPLY == 0);
+        if found.flags & entry::REPLY == 0 {
+            service.flows += 1;
+            *self.learned.flows.entry(found.endpoint).or_default() += 1;
+        }
         if let Some(clean) = slot.and_then(|at| service.clean.get_mut(at)) {
             *clean = false;
         }

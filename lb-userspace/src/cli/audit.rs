@@ -123,10 +123,8 @@ async fn look(arguments: &Arguments) -> anyhow::Result<Vec<Finding>> {
         (None, None) => unreachable!("without a file, there is a status"),
     };
     let (config, digest) = config::load_with_digest(&file)?;
-    let mut findings = audit::config::judge(
-        &config,
-        &gather::addresses().context("cannot read the addresses of this host")?,
-    );
+    let local = gather::addresses().context("cannot read the addresses of this host")?;
+    let mut findings = audit::config::judge(&config, &local);
     if let Some(status) = &status {
         // One that shall follow is meant to be another.
         let own = arguments.file.is_none().then_some(digest.as_str());

@@ -1,20 +1,23 @@
 //! `evenkeel run`: the controller.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::Context as _;
 use clap::Args;
 
 use super::{Answer, CONFIG_FILE, VERSION};
-use crate::{
-    config,
-    controller::{self, Identity},
-};
+use crate::{controller, kept::opening};
 
 /// Load the data plane, probe the backends and watch the load, until told to end
 ///
 /// Starting it while the kernel already forwards adopts what is there, with no gap. SIGTERM and
-/// Ctrl-C end the controller and leave the kernel forwarding by its last tables.
+/// Ctrl-C end the controller and leave the kernel forwarding by its last tables. SIGHUP has it read
+/// its file again, as 'evenkeel apply' would.
+///
+/// It starts with its file, or with what was applied since the file was last edited, and says which.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -33,17 +36,18 @@ pub(super) struct Arguments {
 
 /// Runs the controller.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
-    let (config, config_sha256) = config::load_with_digest(&arguments.config)?;
-    let identity = Identity {
-        version: VERSION.clone(),
-        config_file: std::path::absolute(&arguments.config)?,
-        config_sha256,
-    };
+    let opening = opening::open(&arguments.config, now_ms())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("start the runtime")?;
-    runtime.block_on(controller::run(config, identity))?;
+    runtime.block_on(controller::run(opening, VERSION.clone()))?;
     Ok(Answer::Yes)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a start happens now")]
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |time| time.as_millis() as u64)
 }

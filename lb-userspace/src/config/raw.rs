@@ -323,7 +323,7 @@ table! {
         /// The Unix socket. Default: `/run/evenkeel/evenkeel.sock`.
         #[schemars(extend("default" = "/run/evenkeel/evenkeel.sock"))]
         socket: Leaf<String>,
-        /// A group whose members may ask, besides root.
+        /// A group whose members may ask, besides root; changes take root.
         group: Leaf<String>,
     }
 }

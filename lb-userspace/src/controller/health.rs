@@ -23,6 +23,7 @@ use crate::{
 };
 
 /// What is watched and in force of one service.
+#[derive(Clone)]
 pub(super) struct Watched {
     /// Looks for underperformers; `None` where nobody does.
     pub(super) monitor: Option<Monitor>,
@@ -40,6 +41,33 @@ impl Watched {
                 Monitor::new(settings, service.backends.len())
             }),
             force: Force::default(),
+        }
+    }
+
+    /// What is known goes on with a changed service; `from` says which backend each one was.
+    pub(super) fn carried(
+        &self,
+        before: &Service,
+        after: &Service,
+        from: &[Option<usize>],
+    ) -> Self {
+        let interval = |service: &Service| service.health.as_ref().map(|check| check.interval);
+        let looks_alike = before.options.ejection == after.options.ejection
+            && interval(before) == interval(after);
+        let in_place = from.len() == before.backends.len()
+            && from.iter().enumerate().all(|(n, from)| *from == Some(n));
+        let monitor = match &self.monitor {
+            Some(monitor) if looks_alike && in_place => Some(monitor.clone()),
+            Some(monitor) if looks_alike => Some(monitor.carried(from)),
+            _ => Self::new(after).monitor,
+        };
+        let fraction = |n: &Option<usize>| n.map_or(Fraction::NONE, |n| self.fraction(n));
+        Self {
+            monitor,
+            force: Force {
+                fractions: from.iter().map(fraction).collect(),
+                overruled: self.force.overruled,
+            },
         }
     }
 
@@ -120,7 +148,7 @@ impl State {
     ) {
         let began = self.elapsed(at);
         let length = self.config.services[service].options.slow_start;
-        let joins = !self.waiting_for_all();
+        let joins = !self.waiting_for_all() && !self.services[service].starting;
         let seen = &mut self.services[service].backends[backend];
         let came_back = matches!(what, What::Turned { to: Health::Up, .. });
         let is_new = std::mem::take(&mut seen.is_new);
@@ -182,13 +210,9 @@ impl State {
         if self.waiting_for_all() {
             return;
         }
-        let elapsed = self.elapsed(now.instant);
         for n in 0..self.services.len() {
-            let (service, state) = (&self.config.services[n], &self.services[n]);
-            let views: Vec<View> = (0..state.backends.len())
-                .map(|backend| self.view(service, state, backend, elapsed))
-                .collect();
-            let force = Force::of(&views, service.options.panic_below);
+            let (views, force) = self.force_of(n, now);
+            let service = &self.config.services[n];
             let before = std::mem::replace(&mut self.services[n].watched.force, force);
             let after = &self.services[n].watched.force;
             if before == *after {
@@ -220,6 +244,17 @@ impl State {
                 self.announce(n, None, now.unix_ms, what);
             }
         }
+    }
+
+    /// What follows for a service from what is known of its backends.
+    pub(super) fn force_of(&self, n: usize, now: Now) -> (Vec<View>, Force) {
+        let elapsed = self.elapsed(now.instant);
+        let (service, state) = (&self.config.services[n], &self.services[n]);
+        let views: Vec<View> = (0..state.backends.len())
+            .map(|backend| self.view(service, state, backend, elapsed))
+            .collect();
+        let force = Force::of(&views, service.options.panic_below);
+        (views, force)
     }
 
     fn view(

@@ -14,6 +14,7 @@ use crate::stats::{
 const WINDOW: Duration = Duration::from_mins(1);
 
 /// The load of one service.
+#[derive(Clone)]
 pub(super) struct Load {
     pub(super) counters: Vec<EndpointCounters>,
     pub(super) exits: ExitCounters,
@@ -49,6 +50,11 @@ impl Load {
             flood_since_ms: 0,
             logged: None,
         }
+    }
+
+    /// Takes note of how many services there are; it counts from the next change of shares on.
+    pub(super) fn among(&mut self, services: usize) {
+        self.settings = Settings { services };
     }
 
     /// Begins anew with other shares of the slots.

@@ -139,7 +139,7 @@ impl State {
             seen.is_healthy() || service.options.on_down == OnDown::Keep && seen.is_known();
         // In panic the probes are not believed.
         let in_panic = state.watched.panics() && service.backends[backend].weight.number() > 0;
-        known && (was_up || in_panic)
+        known && !seen.disabled && (was_up || in_panic)
     }
 
     /// Why a backend is not in the ring; `None` where it is.
@@ -151,7 +151,11 @@ impl State {
     ) -> Option<String> {
         let (configured, seen) = (&service.backends[backend], &state.backends[backend]);
         if configured.weight.number() == 0 {
-            Some("weight 0".to_owned())
+            let of = self.overrides.of(&service.name, &configured.name);
+            Some(of.map_or_else(
+                || "weight 0".to_owned(),
+                |of| format!("{} by {}", of.rule, of.actor),
+            ))
         } else if !seen.is_healthy() && !state.watched.panics() {
             let detail = seen
                 .last_probe

@@ -13,17 +13,21 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    Error, Identity, Now, addresses, adopt, evenness, health::Watched, load::Load, status,
-    sweep::Sweeper,
+    Error, Identity, Now, addresses, adopt, apply::Pending, evenness, health::Watched,
+    impose::Drains, load::Load, news::News, own_file::OwnFile, status, sweep::Sweeper,
 };
 use crate::{
-    admin::proto,
+    admin::{
+        proto,
+        server::change::{Answer, Answerer, Refused},
+    },
     balance::{
         image::{Image, Numbers, Way},
         plan::Base,
         sweep::Learned,
     },
     causes::with_causes,
+    change::overrides::Overrides,
     dataplane::{
         DataPlane as _,
         kernel::{self, Attached, Kernel},
@@ -35,12 +39,14 @@ use crate::{
         state::{Machine, State as Health},
     },
     journal::{Condition, Event, Journal, Kind, Level},
+    kept::{configurations::Kept, opening::Opening},
     model::{Config, Service},
     neighbours::{NextHop, NextHops, Unresolved},
     notify,
 };
 
 /// A backend as the controller sees it.
+#[derive(Clone)]
 pub(super) struct BackendState {
     /// Its health; `None` where it is not probed.
     pub(super) machine: Option<Machine>,
@@ -51,6 +57,8 @@ pub(super) struct BackendState {
     /// Whether it joins a service that is live, and has not come up yet.
     pub(super) is_new: bool,
     pub(super) start: SlowStart,
+    /// Whether an override takes its flows away.
+    pub(super) disabled: bool,
 }
 
 impl BackendState {
@@ -69,8 +77,13 @@ impl BackendState {
 }
 
 /// A service as the controller sees it.
+#[derive(Clone)]
 pub(super) struct ServiceState {
     pub(super) base: Base,
+    /// What the base ring is made from: the file's weights, or those of overrides.
+    pub(super) founded: Service,
+    /// Whether it has never been published, so that nobody of it comes back.
+    pub(super) starting: bool,
     pub(super) backends: Vec<BackendState>,
     /// Slots of the published ring, by backend; all zero without one.
     pub(super) slots: Vec<u32>,
@@ -88,8 +101,12 @@ pub(super) struct Verification {
 
 /// Everything that the controller knows.
 pub(super) struct State {
+    /// What the file says.
+    pub(super) filed: Config,
+    /// The same with the weights of overrides: what is in force.
     pub(super) config: Config,
-    identity: Identity,
+    pub(super) overrides: Overrides,
+    pub(super) identity: Identity,
     pub(super) started: Now,
     pub(super) kernel: Kernel,
     attached: Option<Vec<Attached>>,
@@ -108,6 +125,18 @@ pub(super) struct State {
     /// What happened since the last publication that may change the tables.
     pub(super) news: News,
     journal: Journal,
+    /// What is kept on disk of configurations.
+    pub(super) kept: Kept,
+    /// The change that waits for first answers of new backends.
+    pub(super) pending: Option<Pending>,
+    /// Answers that wait until the status shows what they say.
+    pub(super) answers: Vec<(Answerer, Result<Answer, Refused>)>,
+    /// How the controller's own file differs from what is in force.
+    pub(super) own_file: OwnFile,
+    /// How far drains are.
+    pub(super) drains: Drains,
+    /// Whether others are to be probed and followed.
+    pub(super) targets_changed: bool,
     /// Why the last publication was refused, as it was told.
     refused: Option<String>,
     pub(super) now: Now,
@@ -121,8 +150,8 @@ pub(super) struct State {
 impl State {
     /// Takes over what is live, if anything is.
     pub(super) fn new(
-        config: Config,
-        identity: Identity,
+        opening: Opening,
+        version: String,
         mut kernel: Kernel,
         journal: Journal,
         now: Now,
@@ -134,6 +163,14 @@ impl State {
                 kept.map, kept.entries, kept.configured
             );
         }
+        let Opening {
+            config: filed,
+            overrides,
+            kept,
+            told,
+            ..
+        } = opening;
+        let config = overrides.over(&filed);
         let image = kernel.live()?;
         let mut numbers = image
             .as_ref()
@@ -142,45 +179,24 @@ impl State {
         let fresh = numbers.assign(&config.services)?;
         kernel.reset(&fresh)?;
         let ways = image.as_ref().map(adopt::ways).unwrap_or_default();
-        let mut services = Vec::with_capacity(config.services.len());
-        for service in &config.services {
-            let base =
-                Base::new(service, config.data_plane.evenness.fraction()).map_err(|source| {
-                    Error::Ring {
-                        service: service.name.to_string(),
-                        source,
-                    }
-                })?;
-            let backends = service
-                .backends
-                .iter()
-                .map(|backend| {
-                    let live = image.as_ref();
-                    let known = adopt::health(live, &numbers, service, backend);
-                    let check = service.health.as_ref();
-                    BackendState {
-                        machine: check.map(|check| Machine::new(check, known)),
-                        probed: false,
-                        health_since_ms: now.unix_ms,
-                        last_probe: None,
-                        is_new: known == Health::Unknown && adopt::serves(live, &numbers, service),
-                        start: SlowStart::Over,
-                    }
-                })
-                .collect();
-            services.push(ServiceState {
-                base,
-                backends,
-                slots: vec![0; service.backends.len()],
-                load: Load::new(service.backends.len(), config.services.len()),
-                watched: Watched::new(service),
-            });
-        }
+        let seen = adopt::Seen {
+            live: image.as_ref(),
+            numbers: &numbers,
+            now_ms: now.unix_ms,
+        };
+        let services = adopt::services(&filed, &config, &overrides, &seen)?;
         if let Some(image) = &image {
             info!("adopting generation {}", image.tables.header.generation);
         }
+        let identity = Identity {
+            version,
+            config_file: opening.file,
+            config_sha256: opening.sha256,
+        };
         let mut state = Self {
+            filed,
             config,
+            overrides,
             identity,
             started: now,
             kernel,
@@ -198,6 +214,12 @@ impl State {
             waiting: true,
             news: News::default(),
             journal,
+            kept,
+            pending: None,
+            answers: Vec::new(),
+            own_file: OwnFile::default(),
+            drains: Drains::default(),
+            targets_changed: false,
             refused: None,
             now,
             sweeper: Sweeper::default(),
@@ -217,6 +239,10 @@ impl State {
                 "services": state.config.services.len(),
             }));
         state.tell(start);
+        for (level, what) in told {
+            state.tell(state.event(Kind::Change, level, what));
+        }
+        state.watch_file();
         Ok(state)
     }
 
@@ -285,6 +311,7 @@ impl State {
 
     /// Takes the outcome of a probe.
     pub(super) fn observe(&mut self, report: &Report) {
+        self.note_newcomer(report);
         let Some((service, backend)) = self.find(report) else {
             return;
         };
@@ -329,7 +356,9 @@ impl State {
         let backends = &self.config.services[service].backends;
         Some((
             service,
-            backends.iter().position(|b| b.name == report.backend)?,
+            backends
+                .iter()
+                .position(|b| b.name == report.backend && b.address == report.address)?,
         ))
     }
 
@@ -467,6 +496,7 @@ impl State {
     /// Tells that the controller ends.
     pub(super) fn end(&mut self, now: Now, why: &str) {
         self.now = now;
+        self.forget_unapplied();
         let message = format!(
             "ending on {why}; the kernel goes on forwarding by generation {}",
             self.generation()
@@ -538,6 +568,8 @@ impl State {
         if self.window_over(now) {
             self.news.add("the window of a transition is over");
         }
+        self.pass_overrides(now);
+        self.watch_confirmation(now);
         self.begin_sweep(now);
         self.judge_performance(now);
         self.renew_force(now);
@@ -587,6 +619,7 @@ impl State {
     /// Compares the kernel's tables with the intended ones.
     pub(super) fn verify(&mut self, now: Now) {
         self.now = now;
+        self.watch_file();
         let Some(intended) = &self.image else {
             return;
         };
@@ -652,6 +685,8 @@ impl State {
             now_ms: now.unix_ms,
             config_file: self.identity.config_file.display().to_string(),
             config_sha256: self.identity.config_sha256.clone(),
+            configuration: self.configuration(),
+            waiting_overrides: self.waiting_overrides(),
             generation: self.generation(),
             published_at_ms: self.published_at_ms,
             interfaces: self
@@ -696,6 +731,7 @@ impl State {
                 let out = self.out_of_ring(service, state, n);
                 let mut shown = status::backend(service, state, n, out, hop);
                 self.show_performance(service, state, n, &mut shown);
+                shown.overridden = self.show_override(service, n);
                 shown
             })
             .collect();
@@ -759,56 +795,4 @@ struct Moved {
     backend: String,
     before: u32,
     after: u32,
-}
-
-/// What happened that may change the tables, in words.
-#[derive(Debug, Default)]
-pub(super) struct News {
-    whys: Vec<String>,
-    more: usize,
-}
-
-impl News {
-    /// As many are told; of a thousand backends that fail at once, these are enough to see it.
-    const MOST: usize = 20;
-
-    /// Something more happened.
-    pub(super) fn add(&mut self, why: impl Into<String>) {
-        let why = why.into();
-        if self.whys.contains(&why) {
-            return;
-        }
-        if self.whys.len() < Self::MOST {
-            self.whys.push(why);
-        } else {
-            self.more += 1;
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.whys.is_empty()
-    }
-
-    /// Whether something was told of this already.
-    pub(super) fn tells_of(&self, name: &str) -> bool {
-        let about = |why: &String| {
-            why.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with(' '))
-        };
-        self.whys.iter().any(about)
-    }
-
-    fn whys(&self) -> Vec<String> {
-        let mut whys = self.whys.clone();
-        if self.more > 0 {
-            whys.push(format!("{} more", self.more));
-        }
-        whys
-    }
-
-    fn take(&mut self) -> Vec<String> {
-        let whys = self.whys();
-        *self = Self::default();
-        whys
-    }
 }

@@ -55,6 +55,7 @@ pub(super) fn backend(
         name: configured.name.to_string(),
         address: configured.address,
         weight: configured.weight.number(),
+        overridden: None,
         weight_in_force: None,
         performance: None,
         full_in_s: None,

@@ -48,6 +48,12 @@ struct Running {
 }
 
 impl Sweeper {
+    /// Gives up the pass that runs, and begins another one soon.
+    pub(super) fn begin_anew(&mut self) {
+        self.running = None;
+        self.ended = None;
+    }
+
     /// Takes note of a publication in the middle of a pass.
     pub(super) fn published(&mut self, image: &Image) {
         if let Some(running) = &mut self.running {
@@ -185,6 +191,7 @@ impl State {
             info!("removed backends without flows have given up their numbers");
             self.news.add("removed backends have no flows left");
         }
+        self.note_drains(&learned);
         self.learned = Some(learned);
     }
 }

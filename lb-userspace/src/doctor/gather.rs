@@ -3,6 +3,7 @@
 //! Everything is asked of the network namespace that the process is in. So nothing is read below
 //! `/sys/class/net`: that shows the namespace that it was mounted from.
 
+mod addresses;
 mod links;
 mod netdev;
 mod nic;
@@ -10,14 +11,13 @@ mod programs;
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use ipnet::IpNet;
-use nix::ifaddrs::getifaddrs;
 use rustix::{
     system::uname,
     thread::{CapabilitySet, capabilities},
 };
 use thiserror::Error;
 
+pub use self::addresses::addresses;
 use self::{links::Links, nic::Nics};
 use super::facts::{Facts, Host, Interface, PinsPlace, Plan, QueueKind};
 use crate::dataplane::pins;
@@ -135,19 +135,4 @@ async fn interface(links: &Links, nics: &mut Nics, link: &links::Link, pins: &Pa
 fn sysctl(path: &str) -> Option<u8> {
     let text = fs::read_to_string(Path::new("/proc/sys/net").join(path)).ok()?;
     text.trim().parse().ok()
-}
-
-/// The addresses of this host, with their subnets.
-///
-/// # Errors
-/// Where the system refuses.
-pub fn addresses() -> std::io::Result<Vec<IpNet>> {
-    let address = |address: Option<nix::sys::socket::SockaddrStorage>| {
-        let address = address?;
-        let v4 = address.as_sockaddr_in().map(|v4| v4.ip().into());
-        v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
-    };
-    Ok(getifaddrs()?
-        .filter_map(|of| IpNet::with_netmask(address(of.address)?, address(of.netmask)?).ok())
-        .collect())
 }

@@ -10,11 +10,20 @@
 //! takes the place of the old one. So a slow reader costs old reports, never a probe and never
 //! the latest state. A reader that keeps up within an interval loses nothing.
 
-use std::{convert::Infallible, net::IpAddr, pin::pin, sync::Arc, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    convert::Infallible,
+    fmt,
+    net::IpAddr,
+    pin::pin,
+    sync::Arc,
+    time::Instant,
+};
 
+use futures_util::future::BoxFuture;
 use tokio::{
     sync::mpsc::Sender,
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{self, sleep_until},
 };
 
@@ -33,18 +42,37 @@ pub struct Report {
     pub service: Arc<str>,
     /// The backend's name in that service.
     pub backend: Arc<str>,
+    /// The address that was probed, which may be another one's by now.
+    pub address: IpAddr,
     /// When the probe ended.
     pub at: Instant,
     /// What it found.
     pub outcome: Outcome,
 }
 
+/// Probes a backend once.
+type Probe = Arc<dyn Fn(Arc<HealthCheck>, IpAddr) -> BoxFuture<'static, Outcome> + Send + Sync>;
+
 /// Probes backends for as long as it lives.
-#[derive(Debug)]
 #[must_use = "dropping the driver ends its probes"]
 pub struct Driver {
     /// Aborted when the set is dropped.
     tasks: JoinSet<Result<Infallible, Unread>>,
+    /// Who is probed, and by what.
+    probed: HashMap<Who, (Arc<HealthCheck>, AbortHandle)>,
+    reports: Sender<Report>,
+    probe: Probe,
+    /// From the configured interval to that of the schedule.
+    grid: fn(std::time::Duration) -> std::time::Duration,
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let backends = self.backends();
+        f.debug_struct("Driver")
+            .field("backends", &backends)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Driver {
@@ -56,49 +84,100 @@ impl Driver {
     /// # Panics
     ///
     /// Outside a tokio runtime with input, output and time.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "given away, so that the channel ends with the driver's tasks"
-    )]
     pub fn spawn(services: &[Service], reports: Sender<Report>) -> Self {
-        let mut services = services.to_vec();
-        for check in services
-            .iter_mut()
-            .filter_map(|service| service.health.as_mut())
-        {
-            check.interval = schedule::grid(check.interval);
-        }
-        Self::spawn_with(&services, &reports, |check, address| async move {
+        let mut driver = Self::new(reports, |check, address| async move {
             probe::run(&check, address).await
-        })
+        });
+        // So that no two probes are further apart than configured.
+        driver.grid = schedule::grid;
+        driver.follow(services);
+        driver
     }
 
     /// How many backends are probed.
     pub fn backends(&self) -> usize {
-        self.tasks.len()
+        self.probed.len()
     }
 
-    fn spawn_with<P, F>(services: &[Service], reports: &Sender<Report>, probe: P) -> Self
+    /// Probes the backends of these services instead. Those that are probed already, by the same
+    /// check, go on as if nothing had happened; new ones have their first probe at once, or within
+    /// [`FIRST_ROUND`](crate::health::schedule::FIRST_ROUND) where there are many.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with input, output and time.
+    pub fn follow(&mut self, services: &[Service]) {
+        let mut before = std::mem::take(&mut self.probed);
+        let mut new = Vec::new();
+        let mut named = HashSet::new();
+        let targets = services.iter().flat_map(Target::of);
+        // Of those that are named twice, the first counts.
+        for target in targets.filter(|target| named.insert(target.who.clone())) {
+            match before.remove(&target.who) {
+                Some((check, task)) if check == target.check => {
+                    self.probed.insert(target.who, (check, task));
+                }
+                changed => {
+                    if let Some((_, task)) = changed {
+                        task.abort();
+                    }
+                    new.push(target);
+                }
+            }
+        }
+        for (_, task) in before.into_values() {
+            task.abort();
+        }
+        // The set keeps what has ended until somebody asks for it.
+        while self.tasks.try_join_next().is_some() {}
+        let (start, count) = (now(), new.len());
+        for (index, target) in new.into_iter().enumerate() {
+            let interval = (self.grid)(target.check.interval);
+            let schedule = Schedule::new(interval, start, index, count);
+            let (who, check) = (target.who.clone(), target.check.clone());
+            let watch = target.watch(schedule, self.reports.clone(), self.probe.clone());
+            let task = self.tasks.spawn(watch);
+            self.probed.insert(who, (check, task));
+        }
+    }
+
+    fn new<P, F>(reports: Sender<Report>, probe: P) -> Self
     where
-        P: Fn(Arc<HealthCheck>, IpAddr) -> F + Clone + Send + 'static,
+        P: Fn(Arc<HealthCheck>, IpAddr) -> F + Send + Sync + 'static,
         F: Future<Output = Outcome> + Send + 'static,
     {
-        let targets: Vec<Target> = services.iter().flat_map(Target::of).collect();
-        let (start, count) = (now(), targets.len());
-        let mut tasks = JoinSet::new();
-        for (index, target) in targets.into_iter().enumerate() {
-            let schedule = Schedule::new(target.check.interval, start, index, count);
-            tasks.spawn(target.watch(schedule, reports.clone(), probe.clone()));
+        Self {
+            tasks: JoinSet::new(),
+            probed: HashMap::new(),
+            reports,
+            probe: Arc::new(move |check, address| Box::pin(probe(check, address))),
+            grid: |interval| interval,
         }
-        Self { tasks }
     }
+
+    #[cfg(test)]
+    fn spawn_with<P, F>(services: &[Service], reports: &Sender<Report>, probe: P) -> Self
+    where
+        P: Fn(Arc<HealthCheck>, IpAddr) -> F + Send + Sync + 'static,
+        F: Future<Output = Outcome> + Send + 'static,
+    {
+        let mut driver = Self::new(reports.clone(), probe);
+        driver.follow(services);
+        driver
+    }
+}
+
+/// Whose probes they are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Who {
+    service: Arc<str>,
+    backend: Arc<str>,
+    address: IpAddr,
 }
 
 /// A backend that is probed.
 struct Target {
-    service: Arc<str>,
-    backend: Arc<str>,
-    address: IpAddr,
+    who: Who,
     check: Arc<HealthCheck>,
 }
 
@@ -109,25 +188,23 @@ impl Target {
             return Vec::new();
         };
         let target = |backend: &Backend| Self {
-            service: service.name.clone(),
-            backend: backend.name.clone(),
-            address: backend.address,
+            who: Who {
+                service: service.name.clone(),
+                backend: backend.name.clone(),
+                address: backend.address,
+            },
             check: check.clone(),
         };
         service.backends.iter().map(target).collect()
     }
 
     /// Probes by the schedule until nobody reads the reports.
-    async fn watch<P, F>(
+    async fn watch(
         self,
         mut schedule: Schedule,
         reports: Sender<Report>,
-        probe: P,
-    ) -> Result<Infallible, Unread>
-    where
-        P: Fn(Arc<HealthCheck>, IpAddr) -> F,
-        F: Future<Output = Outcome>,
-    {
+        probe: Probe,
+    ) -> Result<Infallible, Unread> {
         let mut due = schedule.first();
         let mut latest = None;
         loop {
@@ -137,10 +214,11 @@ impl Target {
                 due = schedule.next(now(), rand::random());
                 hand_over(&mut latest, &reports, due).await?;
             }
-            let outcome = probe(self.check.clone(), self.address).await;
+            let outcome = probe(self.check.clone(), self.who.address).await;
             latest = Some(Report {
-                service: self.service.clone(),
-                backend: self.backend.clone(),
+                service: self.who.service.clone(),
+                backend: self.who.backend.clone(),
+                address: self.who.address,
                 at: now(),
                 outcome,
             });

@@ -119,6 +119,20 @@ impl Monitor {
         }
     }
 
+    /// The same for other backends: `from` says which of them each one was, if any. What is known of
+    /// a backend goes on; what is known of the fleet begins anew, because it is another one.
+    #[must_use]
+    pub fn carried(&self, from: &[Option<usize>]) -> Self {
+        let mut monitor = Self::new(self.settings, from.len());
+        for (n, from) in from.iter().enumerate() {
+            if let Some(from) = *from {
+                monitor.hosts[n] = self.hosts[from].clone();
+                monitor.backends[n] = self.backends[from].clone();
+            }
+        }
+        monitor
+    }
+
     /// Takes an answer of a backend.
     pub fn answered(&mut self, backend: usize, now: Duration, latency: Duration) {
         self.hosts[backend].observe(now, latency, &self.settings);

@@ -13,23 +13,31 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::post,
 };
+use tokio::sync::watch;
 
 use super::driver::{Handle, NoReceiver};
 use crate::admin::proto::Problem;
 
 /// The routes, to be merged into those of the API.
-pub fn routes(handle: Handle) -> Router {
+///
+/// They ask whoever is at work: a change of the configuration puts others in their place.
+pub fn routes(handles: watch::Receiver<Handle>) -> Router {
     Router::new()
         .route("/v1/notify/test", post(test_all))
         .route("/v1/notify/test/{name}", post(test_one))
-        .with_state(handle)
+        .with_state(handles)
 }
 
-async fn test_all(State(handle): State<Handle>) -> Response {
+async fn test_all(State(handles): State<watch::Receiver<Handle>>) -> Response {
+    let handle = handles.borrow().clone();
     answer(&handle, None).await
 }
 
-async fn test_one(State(handle): State<Handle>, Path(name): Path<String>) -> Response {
+async fn test_one(
+    State(handles): State<watch::Receiver<Handle>>,
+    Path(name): Path<String>,
+) -> Response {
+    let handle = handles.borrow().clone();
     answer(&handle, Some(name)).await
 }
 
@@ -44,6 +52,7 @@ async fn answer(handle: &Handle, receiver: Option<String>) -> Response {
     };
     let problem = Problem {
         error: error.to_string(),
+        findings: Vec::new(),
     };
     (code, Json(problem)).into_response()
 }

@@ -79,9 +79,7 @@ struct Test {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoReceiver {
     /// None is configured.
-    #[error(
-        "no receiver is configured: add [[notify]] to the configuration and restart the controller"
-    )]
+    #[error("no receiver is configured: add [[notify]] to the configuration and apply it")]
     None,
     /// None has this name.
     #[error("there is no receiver \"{0}\": the names are those of [[notify]]")]

@@ -24,6 +24,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     process::ExitCode,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
@@ -76,6 +77,7 @@ fn run(options: &Options) -> Result<()> {
     let mut bed = Bed::new();
     let mut bench = Bench {
         rounds: if options.quick { 5 } else { 7 },
+        hold: options.hold.map(Duration::from_secs),
         records: Vec::new(),
         left_out: Vec::new(),
     };
@@ -184,6 +186,8 @@ struct Turn {
 
 struct Bench {
     rounds: usize,
+    /// How long each case goes on, for a profiler.
+    hold: Option<Duration>,
     records: Vec<Record>,
     left_out: Vec<String>,
 }
@@ -229,6 +233,11 @@ impl Bench {
         for _ in 0..self.rounds {
             for turn in &mut turns {
                 turn.take(bed, what.mode);
+            }
+        }
+        if let Some(hold) = self.hold {
+            for turn in &mut turns {
+                turn.hold(bed, hold);
             }
         }
         let size = [what.flows, what.services.into(), what.backends.into()];
@@ -277,6 +286,16 @@ impl Turn {
         };
         turn.repeat = (TURN / cost) as u32;
         turn
+    }
+
+    /// Goes on with the case, unmeasured.
+    #[expect(clippy::disallowed_methods, reason = "a profiler has its own clock")]
+    fn hold(&mut self, bed: &mut Bed, hold: Duration) {
+        eprintln!("{}: goes on for {} s", self.kind, hold.as_secs());
+        let begin = Instant::now();
+        while begin.elapsed() < hold {
+            bed.run("tested", &mut self.case, self.repeat);
+        }
     }
 
     /// Measures the case once.

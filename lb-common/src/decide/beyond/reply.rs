@@ -3,7 +3,7 @@
 use super::{Rewrite, failed, leave, service, track::touch, translate::translate};
 use crate::{
     decide::{Job, drop, pass, special},
-    flow::Address,
+    flow::{Address, Flow},
     layout::{self, Vip, VipKey, state},
     packet::Packet,
     tables::{Event, Route, World},
@@ -48,6 +48,17 @@ pub(in crate::decide) fn endpoint_at<'t>(
     find(tables, &key)
 }
 
+/// The endpoint of mode `nat` that a packet comes from, and its service.
+#[inline(always)]
+pub(in crate::decide) fn comes_from(tables: &layout::Tables, flow: &Flow) -> Option<[u16; 2]> {
+    if tables.header.nat_endpoints == 0 {
+        return None;
+    }
+    let port = flow.source_port();
+    let from = endpoint_at(tables, &flow.source, port, flow.protocol, flow.family)?;
+    (from.state == state::ENDPOINT).then_some([from.ring as u16, from.service])
+}
+
 /// Restores the VIP in a backend's packet and sends it to its client.
 ///
 /// Where the kernel has to resolve the client's next hop first, or has no way to the client, the
@@ -77,17 +88,16 @@ pub fn process<P: Packet, W: World>(
 /// Where it comes from nobody in particular.
 #[inline(always)]
 fn from_endpoint(tables: &layout::Tables, job: &mut Job) -> Result<(), Reason> {
-    let flow = &job.flow;
-    let port = flow.source_port();
-    let from = endpoint_at(tables, &flow.source, port, flow.protocol, flow.family)
-        .ok_or(Reason::NoService)?;
-    if from.state != state::ENDPOINT {
-        return Err(Reason::BadTables);
+    // The shortest way knows it already, where it came by that.
+    if job.endpoint == layout::NONE {
+        [job.endpoint, job.service] = comes_from(tables, &job.flow).ok_or(Reason::NoService)?;
     }
-    let of = service(tables, from.service);
-    job.service = from.service;
-    job.vip_port = if of.port == 0 { port } else { of.port };
-    job.endpoint = from.ring as u16;
+    let of = service(tables, job.service);
+    job.vip_port = if of.port == 0 {
+        job.flow.source_port()
+    } else {
+        of.port
+    };
     job.from = job.flow.destination;
     job.from_port = job.flow.destination_port();
     Ok(())

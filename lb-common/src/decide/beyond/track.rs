@@ -67,8 +67,9 @@ pub(super) fn sticky<W: World>(world: &W, tables: &layout::Tables, vip: &Vip, jo
 #[inline(always)]
 pub(super) fn born(vip: &Vip, job: &Job, endpoint: u16, now: u32) -> FlowEntry {
     FlowEntry {
-        other: [0; 4],
-        other_port: 0,
+        // Of nobody yet, so zeros, which nothing has to write.
+        other: job.from,
+        other_port: job.from_port,
         endpoint,
         seen: now,
         service: vip.service,

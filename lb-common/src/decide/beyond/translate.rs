@@ -94,17 +94,14 @@ pub(in crate::decide) fn addresses<P: Packet>(
         let change = Change::default()
             .word(flow.source[3], rewrite.source[3])
             .word(flow.destination[3], rewrite.destination[3]);
-        // Time to live and protocol are one word of the checksum.
-        let [ttl, protocol]: [u8; 2] = packet.read(network + 8).ok_or(cut)?;
+        let ttl: u8 = packet.read(network + 8).ok_or(cut)?;
         if ttl <= 1 {
             return Err(Reason::TtlExpired);
         }
-        let new = [ttl - 1, protocol];
         let checksum: u16 = packet.read(network + 10).ok_or(cut)?;
-        let hops = change.half(u16::from_ne_bytes([ttl, protocol]), u16::from_ne_bytes(new));
-        packet.write(network + 8, new).ok_or(cut)?;
+        packet.write(network + 8, ttl - 1).ok_or(cut)?;
         packet
-            .write(network + 10, hops.apply(checksum))
+            .write(network + 10, change.one_less().apply(checksum))
             .ok_or(cut)?;
         packet.write(network + 12, rewrite.source[3]).ok_or(cut)?;
         packet

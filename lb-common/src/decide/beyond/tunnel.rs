@@ -122,15 +122,13 @@ pub(in crate::decide) fn wrap<P: Packet>(
 fn hop<P: Packet>(packet: &mut P, job: &Job, network: usize) -> Result<u8, Reason> {
     let cut = Reason::Truncated;
     if job.flow.family == flow::V4 {
-        let [ttl, protocol]: [u8; 2] = packet.read(network + 8).ok_or(cut)?;
+        let ttl: u8 = packet.read(network + 8).ok_or(cut)?;
         if ttl <= 1 {
             return Err(Reason::TtlExpired);
         }
-        let new = [ttl - 1, protocol];
         let checksum: u16 = packet.read(network + 10).ok_or(cut)?;
-        let change = checksum::Change::default()
-            .half(u16::from_ne_bytes([ttl, protocol]), u16::from_ne_bytes(new));
-        packet.write(network + 8, new).ok_or(cut)?;
+        let change = checksum::Change::default().one_less();
+        packet.write(network + 8, ttl - 1).ok_or(cut)?;
         packet
             .write(network + 10, change.apply(checksum))
             .ok_or(cut)?;

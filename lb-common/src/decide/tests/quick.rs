@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::bed::{Bed, to_vip};
 use crate::{
+    decide::Plain,
     flow::{V4, V6},
     layout::{self, Slot, mode},
     verdict::{Reason, Verdict},
@@ -122,4 +123,20 @@ proptest! {
             _ => prop_assert_eq!(after, bytes),
         }
     }
+}
+
+#[test]
+fn a_plain_packet_survives_two_numbers() {
+    let plain = Plain {
+        hash: 0x0123_4567_89ab_cdef,
+        place: 0xfedc_ba98,
+        end: 0x7654_3210,
+        network: 0x16,
+        transport: 0x142,
+        tcp_flags: 0x9a,
+        protocol: 0x11,
+        family: 6,
+        endpoint: 0x8765,
+    };
+    assert_eq!(Plain::unpack(plain.hash, plain.pack()), plain);
 }

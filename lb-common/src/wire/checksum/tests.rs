@@ -140,3 +140,16 @@ proptest! {
         prop_assert_eq!(change.apply(before), whole(&[outer, inner].concat()).to_be());
     }
 }
+
+#[test]
+fn a_byte_that_becomes_one_less_is_a_word_that_becomes_another() {
+    for checksum in [0, 1, 0x1234, 0xfffd, 0xfffe, 0xffff] {
+        for (first, second) in [(64, 6), (2, 17), (255, 0), (1, 255)] {
+            let (old, new) = (lies([first, second]), lies([first - 1, second]));
+            assert_eq!(
+                Change::default().one_less().apply(checksum),
+                Change::default().half(old, new).apply(checksum),
+            );
+        }
+    }
+}

@@ -10,10 +10,16 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::*;
+use super::{
+    change::{Answer, Ask, Because, Refused},
+    *,
+};
 use crate::admin::{
     client::{Client, ClientError},
-    proto::Tables,
+    proto::{
+        Tables,
+        change::{Finding, Plan, Request},
+    },
 };
 
 fn status(generation: u64) -> Arc<Status> {
@@ -24,6 +30,8 @@ fn status(generation: u64) -> Arc<Status> {
         now_ms: 2,
         config_file: "/etc/evenkeel/evenkeel.toml".to_owned(),
         config_sha256: String::new(),
+        configuration: crate::admin::proto::change::Configuration::default(),
+        waiting_overrides: Vec::new(),
         generation,
         published_at_ms: None,
         interfaces: Vec::new(),
@@ -57,6 +65,7 @@ struct Running {
     latest: watch::Sender<Arc<Status>>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<io::Result<()>>,
+    asks: mpsc::Receiver<Asked>,
 }
 
 impl Running {
@@ -66,7 +75,8 @@ impl Running {
         let server = Server::bind(&config(&socket)).unwrap();
         let (latest, receiver) = watch::channel(status(7));
         let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(server.serve(receiver, async {
+        let (asks_in, asks) = mpsc::channel(4);
+        let task = tokio::spawn(server.serve(receiver, asks_in, async {
             let _ = stopped.await;
         }));
         Self {
@@ -75,6 +85,7 @@ impl Running {
             latest,
             stop,
             task,
+            asks,
         }
     }
 
@@ -129,6 +140,99 @@ async fn other_paths_and_methods_are_refused_in_words() {
         answer.ends_with(r#"{"error":"/v1/status does not take DELETE: use GET"}"#),
         "{answer}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn questions_wait_for_the_controller_and_refusals_arrive_whole() {
+    let mut running = Running::start();
+    let client = Client::new(&running.socket);
+    let change = Request {
+        file: "/next.toml".to_owned(),
+        text: "x".repeat(3 * 1024 * 1024),
+        ..Request::default()
+    };
+    let expected = change.clone();
+    let controller = async {
+        let asked = running.asks.recv().await.unwrap();
+        assert_eq!(asked.ask, Ask::Plan(expected));
+        assert_eq!(asked.by.uid, Some(Uid::effective().as_raw()));
+        // Longer than a connection lasts that asks for nothing.
+        time::sleep(CONNECTION_TIME * 3).await;
+        let plan = Plan {
+            slots_moved: 5,
+            ..Plan::default()
+        };
+        let _ = asked.answer.send(Ok(Answer::Plan(Box::new(plan))));
+        let asked = running.asks.recv().await.unwrap();
+        assert!(matches!(asked.ask, Ask::Apply(_)), "{:?}", asked.ask);
+        let finding = Finding {
+            rule: "L4".to_owned(),
+            level: "error".to_owned(),
+            service: None,
+            backend: None,
+            what: String::new(),
+            why: String::new(),
+            remedy: String::new(),
+            added: true,
+        };
+        let refused = Refused {
+            findings: vec![finding],
+            ..Refused::new(Because::Conflict, "no\nand no")
+        };
+        let _ = asked.answer.send(Err(refused));
+    };
+    let questions = async {
+        assert_eq!(client.plan(&change).await.unwrap().slots_moved, 5);
+        client.apply(&change).await.unwrap_err()
+    };
+    let ((), refused) = tokio::join!(controller, questions);
+    let ClientError::Refused {
+        code,
+        problem,
+        findings,
+        ..
+    } = refused
+    else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(
+        (code, problem.as_str()),
+        (StatusCode::CONFLICT, "no\nand no")
+    );
+    assert_eq!(findings[0].rule, "L4");
+}
+
+#[tokio::test]
+async fn who_may_look_may_not_change() {
+    let (asks, mut asked) = mpsc::channel(4);
+    let desk = |may_change| Desk {
+        asks: asks.clone(),
+        caller: Caller {
+            actor: Actor {
+                uid: Some(1000),
+                name: "ann".to_owned(),
+            },
+            may_change,
+            takes_time: Arc::default(),
+        },
+    };
+    for path in ["apply", "rollback", "override", "confirm"] {
+        let (one, mut other) = tokio::io::duplex(64 * 1024);
+        let routes =
+            TowerToHyperService::new(api(watch::channel(status(1)).1, desk(false), Router::new()));
+        let connection = http1::Builder::new()
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(one), routes);
+        let _serving = tokio::spawn(connection);
+        let request =
+            format!("POST /v1/{path} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}");
+        other.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        other.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{path}: {answer}");
+        assert!(answer.contains("ann may look and not change"), "{answer}");
+    }
+    assert!(asked.try_recv().is_err());
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use super::{
     units::{ago, percent, short},
 };
 use crate::{
-    admin::proto::{Backend, Finding, Remembered, Service, Status, Verdict},
+    admin::proto::{Backend, Finding, Remembered, Service, Status, Verdict, change::Override},
     cli::output::plain,
 };
 
@@ -166,11 +166,67 @@ fn header(status: &Status, page: &mut Page) {
         let text = format!("journal NOT written, events wait in memory: {failure}");
         page.text(0, Tone::Bad, &text);
     }
+    configuration(status, page);
     notifications(status, page);
     let reasons = judgement::reasons(status);
     if !reasons.is_empty() {
         page.text(0, Tone::Bad, &format!("wrong: {}", reasons.join("; ")));
     }
+}
+
+/// What there is to say of the configuration, where it is not simply the file's.
+fn configuration(status: &Status, page: &mut Page) {
+    let of = &status.configuration;
+    if let Some(by) = of.confirm_by_ms {
+        let left = by.saturating_sub(status.now_ms) / 1000;
+        let text = format!(
+            "configuration {} is taken back in {left} s unless it is confirmed ('evenkeel confirm')",
+            of.number
+        );
+        page.text(0, Tone::Doubtful, &text);
+    }
+    if let Some(differs) = &of.file_differs {
+        page.text(0, Tone::Doubtful, differs);
+    }
+    for of in &status.waiting_overrides {
+        let text = format!(
+            "{}/{} is not configured; if it comes back, {}",
+            of.service,
+            of.backend,
+            overridden(of, status.now_ms)
+        );
+        page.text(0, Tone::Quiet, &text);
+    }
+}
+
+/// An override with its reason, as in `drained for 3m by ann: new kernel`.
+fn overridden(of: &Override, now: u64) -> String {
+    let what = match of.kind.as_str() {
+        "drain" => "drained".to_owned(),
+        "disable" => "disabled".to_owned(),
+        _ => format!("given weight {}", of.weight),
+    };
+    let instead = of
+        .configured_weight
+        .map_or_else(String::new, |weight| format!(" instead of weight {weight}"));
+    let reason = of.reason.as_ref().map(|reason| format!(": {reason}"));
+    let ends = of.expires_at_ms.map(|at| {
+        let left = std::time::Duration::from_secs(at.saturating_sub(now) / 1000);
+        format!("; ends in {}", humantime::format_duration(left))
+    });
+    let drain = of.drain.as_ref().map(|drain| match drain.flows_left {
+        _ if drain.complete => "; no flow is left".to_owned(),
+        Some(flows) => format!("; {flows} tracked flows left"),
+        None => "; flows are being counted".to_owned(),
+    });
+    format!(
+        "{what}{instead} by {}, {} ago{}{}{}",
+        of.actor,
+        ago(now, of.since_ms),
+        reason.unwrap_or_default(),
+        drain.unwrap_or_default(),
+        ends.unwrap_or_default()
+    )
 }
 
 /// How it goes with those who are told of alerts.
@@ -280,6 +336,10 @@ fn describe(service: &Service, now: u64, page: &mut Page) {
             (Some(reason), None) => page.text(2, Tone::Bad, &out_of_ring(backend, reason, now)),
             (_, Some(text)) => page.text(2, Tone::Doubtful, &text),
             (None, None) => {}
+        }
+        if let Some(of) = &backend.overridden {
+            let text = format!("{} is {}", backend.name, overridden(of, now));
+            page.text(2, Tone::Doubtful, &text);
         }
         if let Some(seconds) = backend.full_in_s {
             let text = format!("{} starts slowly: whole in {seconds:.0} s", backend.name);

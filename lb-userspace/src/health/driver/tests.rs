@@ -285,7 +285,47 @@ async fn probing_ends_with_the_driver_or_the_reader() {
             .unwrap();
         assert!(matches!(ended, Some(Ok(Err(Unread)))));
     }
+    drop(driver);
     assert_eq!(Arc::strong_count(&alive), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_begin_and_end_while_the_others_go_on() {
+    let (reports, mut received) = mpsc::channel(1_024);
+    let mut services = [imagined(2)];
+    let mut driver = Driver::spawn_with(&services, &reports, |_, _| async { passed() });
+    let mut round = async |length: Duration| {
+        let end = now() + length;
+        let mut times: BTreeMap<Arc<str>, Vec<Instant>> = BTreeMap::new();
+        while let Ok(Some(report)) = time::timeout_at(end.into(), received.recv()).await {
+            times.entry(report.backend).or_default().push(report.at);
+        }
+        times
+    };
+    let before = round(INTERVAL * 3).await;
+    assert_eq!(before.len(), 2);
+
+    // The first goes on, the second goes, and a third comes.
+    services[0].backends[1].name = "new".into();
+    let changed = now();
+    driver.follow(&services);
+    assert_eq!(driver.backends(), 2);
+    let after = round(INTERVAL * 3).await;
+    assert!(!after.contains_key("b1"), "{after:?}");
+    assert_eq!(after["new"][0], changed, "the new one is probed at once");
+    let gap = after["b0"][0] - *before["b0"].last().unwrap();
+    assert!(gap <= INTERVAL * 11 / 10, "the first waited {gap:?}");
+    assert!(gap > INTERVAL / 2, "the first was begun anew after {gap:?}");
+
+    // Another check is a new beginning for all.
+    services[0].health.as_mut().unwrap().fall = NonZeroU32::MIN;
+    let changed = now();
+    driver.follow(&services);
+    let after = round(INTERVAL).await;
+    assert_eq!(after["b0"][0], changed);
+    driver.follow(&[]);
+    assert_eq!(driver.backends(), 0);
+    assert!(round(INTERVAL * 3).await.is_empty());
 }
 
 #[tokio::test]
@@ -296,6 +336,7 @@ async fn services_without_a_check_are_left_alone() {
         reports,
     );
     assert_eq!(driver.backends(), 0);
+    drop(driver);
     assert!(received.recv().await.is_none(), "no task holds the channel");
 }
 

@@ -425,3 +425,26 @@ fn nobody_looks_where_that_is_off() {
     run.natures[0] = slow(20.0);
     assert!(run.pass(300).is_empty());
 }
+
+#[test]
+fn what_is_known_of_a_backend_goes_on_in_another_company() {
+    let settings = Settings::new(&Ejection::default(), Duration::from_secs(1));
+    let mut monitor = Monitor::new(settings, 4);
+    let standing = [Standing {
+        weight: 1,
+        up: true,
+    }; 4];
+    let end = (0..600).map(Duration::from_secs).find(|&now| {
+        for backend in 0..4 {
+            let slow = if backend == 2 { 20 } else { 1 };
+            monitor.answered(backend, now, Duration::from_millis(10 * slow));
+        }
+        monitor.tick(now, &standing);
+        monitor.rung(2) < Rung::Full
+    });
+    assert!(end.is_some(), "it was never demoted");
+    let carried = monitor.carried(&[Some(0), None, Some(3), Some(2)]);
+    let rungs: Vec<Rung> = (0..4).map(|n| carried.rung(n)).collect();
+    let demoted = monitor.rung(2);
+    assert_eq!(rungs, [Rung::Full, Rung::Full, Rung::Full, demoted]);
+}

@@ -1,0 +1,231 @@
+//! Questions and wishes that only the controller's task can answer.
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Caller, problem, wrong_method};
+use crate::admin::proto::{
+    Problem,
+    change::{Configuration, Finding, Imposed, Imposing, Outcome, Plan, Request, Rollback},
+};
+
+/// The longest request body, in bytes: a file with all backends that fit.
+const MAX_BODY: usize = 16 * 1024 * 1024;
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// The user's number, where a person asks.
+    pub uid: Option<u32>,
+    /// The user's name, or what stands for it.
+    pub name: String,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ask {
+    /// What would this change?
+    Plan(Request),
+    /// Change it.
+    Apply(Request),
+    /// Keep the last change.
+    Confirm,
+    /// Go back.
+    Rollback(Rollback),
+    /// Which configurations are kept?
+    Configurations,
+    /// Override what the configuration says of a backend.
+    Impose(Imposing),
+}
+
+/// What comes back.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// To [`Ask::Plan`].
+    Plan(Box<Plan>),
+    /// To [`Ask::Apply`], [`Ask::Confirm`] and [`Ask::Rollback`].
+    Outcome(Box<Outcome>),
+    /// To [`Ask::Configurations`].
+    Configurations(Vec<Configuration>),
+    /// To [`Ask::Impose`].
+    Imposed(Box<Imposed>),
+}
+
+/// Why something was not done. Everything is as it was.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused {
+    /// What kind of reason it is.
+    pub because: Because,
+    /// What failed, why, and what to do.
+    pub error: String,
+    /// What the audit found, where that is why.
+    pub findings: Vec<Finding>,
+}
+
+/// Kinds of reasons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// What was asked for is wrong in itself.
+    Invalid,
+    /// What it is about does not exist.
+    Unknown,
+    /// It cannot be done as things are.
+    Conflict,
+    /// Something else is under way.
+    Busy,
+    /// The kernel or the disk refused.
+    Failed,
+}
+
+impl Refused {
+    /// A refusal without findings.
+    #[must_use]
+    pub fn new(because: Because, error: impl Into<String>) -> Self {
+        Self {
+            because,
+            error: error.into(),
+            findings: Vec::new(),
+        }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let code = match self.because {
+            Because::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+            Because::Unknown => StatusCode::NOT_FOUND,
+            Because::Conflict => StatusCode::CONFLICT,
+            Because::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Because::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let problem = Problem {
+            error: self.error,
+            findings: self.findings,
+        };
+        (code, Json(problem)).into_response()
+    }
+}
+
+/// Takes the answer.
+pub type Answerer = oneshot::Sender<Result<Answer, Refused>>;
+
+/// A question on its way to the controller's task.
+#[derive(Debug)]
+pub struct Asked {
+    /// Who asks.
+    pub by: Actor,
+    /// What.
+    pub ask: Ask,
+    /// Where the answer goes.
+    pub answer: Answerer,
+}
+
+/// What the routes below need.
+#[derive(Clone)]
+pub(super) struct Desk {
+    pub(super) asks: mpsc::Sender<Asked>,
+    pub(super) caller: Caller,
+}
+
+/// The routes of changes.
+pub(super) fn routes(desk: Desk) -> Router {
+    Router::new()
+        .route("/v1/plan", post(plan).fallback(wrong_method))
+        .route("/v1/apply", post(apply).fallback(wrong_method))
+        .route("/v1/confirm", post(confirm).fallback(wrong_method))
+        .route("/v1/rollback", post(rollback).fallback(wrong_method))
+        .route("/v1/override", post(impose).fallback(wrong_method))
+        .route(
+            "/v1/configurations",
+            get(configurations).fallback(wrong_method),
+        )
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(desk)
+}
+
+async fn plan(State(desk): State<Desk>, body: Bytes) -> Response {
+    match read(&body) {
+        Ok(request) => desk.ask(Ask::Plan(request)).await,
+        Err(refusal) => *refusal,
+    }
+}
+
+async fn apply(State(desk): State<Desk>, body: Bytes) -> Response {
+    desk.change(read(&body).map(Ask::Apply)).await
+}
+
+async fn confirm(State(desk): State<Desk>) -> Response {
+    desk.change(Ok(Ask::Confirm)).await
+}
+
+async fn rollback(State(desk): State<Desk>, body: Bytes) -> Response {
+    desk.change(read(&body).map(Ask::Rollback)).await
+}
+
+async fn impose(State(desk): State<Desk>, body: Bytes) -> Response {
+    desk.change(read(&body).map(Ask::Impose)).await
+}
+
+async fn configurations(State(desk): State<Desk>) -> Response {
+    desk.ask(Ask::Configurations).await
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Box<Response>> {
+    serde_json::from_slice(body).map_err(|e| {
+        Box::new(problem(
+            StatusCode::BAD_REQUEST,
+            format!("the request is not understood ({e}): are both of the same version?"),
+        ))
+    })
+}
+
+impl Desk {
+    /// Asks for a change, which not everybody may who may look.
+    async fn change(&self, ask: Result<Ask, Box<Response>>) -> Response {
+        if !self.caller.may_change {
+            let user = &self.caller.actor.name;
+            let error = format!(
+                "{user} may look and not change: members of the group that 'group' under [admin] \
+                 names may ask; ask for changes as root, or as the controller's own user"
+            );
+            return problem(StatusCode::FORBIDDEN, error);
+        }
+        match ask {
+            Ok(ask) => self.ask(ask).await,
+            Err(refusal) => *refusal,
+        }
+    }
+
+    async fn ask(&self, ask: Ask) -> Response {
+        let (answer, answered) = oneshot::channel();
+        let asked = Asked {
+            by: self.caller.actor.clone(),
+            ask,
+            answer,
+        };
+        self.caller.take_time();
+        let ends = || {
+            problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the controller is about to end: ask the next one".to_owned(),
+            )
+        };
+        if self.asks.send(asked).await.is_err() {
+            return ends();
+        }
+        match answered.await {
+            Ok(Ok(answer)) => Json(answer).into_response(),
+            Ok(Err(refused)) => refused.into_response(),
+            Err(_) => ends(),
+        }
+    }
+}
