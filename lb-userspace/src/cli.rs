@@ -4,6 +4,7 @@
 //! answer is no; 2, it could not do what it was asked, wrong usage included. `plan` alone has three
 //! answers, and says 2 where something would change.
 
+mod alerts;
 mod apply;
 mod audit;
 mod backend;
@@ -13,6 +14,7 @@ mod decap;
 mod doctor;
 mod events;
 mod note;
+mod notify;
 mod output;
 mod plan;
 mod run;
@@ -61,6 +63,7 @@ First steps:
   sudo evenkeel plan FILE           what would this configuration change?
   sudo evenkeel apply FILE          change it, with no gap; 'rollback' takes it back
   sudo evenkeel audit               what is wrong, or will go wrong?
+  sudo evenkeel alerts              what is on of all that, since when, and what to do
   sudo evenkeel events --since 1h   what happened, and why
   sudo evenkeel unload              take everything out of the kernel again
 
@@ -69,9 +72,9 @@ The configuration is at /etc/evenkeel/evenkeel.toml unless a command is told ano
 
 Exit codes of all commands:
   0  done
-  1  looked, and the answer is no (check: not valid; audit, doctor, status
+  1  looked, and the answer is no (check: not valid; alerts, audit, doctor, status
      --check: something is wrong; decap --status: not loaded; apply, confirm,
-     rollback, backend: refused)
+     rollback, backend: refused; notify test: somebody did not take it)
   2  could not be done, or wrong usage; 'plan' has its own: 0 no change,
      1 error, 2 change
 
@@ -100,6 +103,8 @@ enum Command {
     Audit(audit::Arguments),
     Events(events::Arguments),
     Note(note::Arguments),
+    Alerts(alerts::Arguments),
+    Notify(notify::Arguments),
     Unload(unload::Arguments),
     Decap(decap::Arguments),
     Schema(schema::Arguments),
@@ -131,6 +136,8 @@ pub fn main() -> ExitCode {
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Events(arguments) => events::run(&arguments),
         Command::Note(arguments) => note::run(&arguments),
+        Command::Alerts(arguments) => alerts::run(&arguments),
+        Command::Notify(arguments) => notify::run(&arguments),
         Command::Unload(arguments) => unload::run(&arguments),
         Command::Decap(arguments) => decap::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),

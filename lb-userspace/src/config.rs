@@ -5,6 +5,7 @@
 
 mod findings;
 mod raw;
+mod syntax;
 mod unknown;
 mod validate;
 
@@ -49,12 +50,35 @@ pub fn load(path: &Path) -> Result<Config, LoadError> {
 /// # Errors
 /// As [`load`].
 pub fn load_with_digest(path: &Path) -> Result<(Config, String), LoadError> {
-    let text = fs::read_to_string(path).map_err(|source| LoadError::Read {
+    let bytes = fs::read(path).map_err(|source| LoadError::Read {
         path: path.to_owned(),
         source,
     })?;
-    let config = parse(&path.display().to_string(), &text).map_err(LoadError::Findings)?;
-    Ok((config, hex::encode(Sha256::digest(&text))))
+    let config = parse_bytes(&path.display().to_string(), &bytes).map_err(LoadError::Findings)?;
+    Ok((config, hex::encode(Sha256::digest(&bytes))))
+}
+
+/// The same of a file's bytes, which need not be text.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse_bytes(file: &str, bytes: &[u8]) -> Result<Config, Findings> {
+    let error = match std::str::from_utf8(bytes) {
+        Ok(text) => return parse(file, text),
+        Err(error) => error,
+    };
+    let text = String::from_utf8_lossy(bytes);
+    // What comes before is as it was.
+    let at = error.valid_up_to();
+    let mut report = Report::new(file, &text);
+    let byte = bytes[at];
+    report.add(
+        at..at + char::REPLACEMENT_CHARACTER.len_utf8(),
+        &syntax::field(&text, at),
+        format!("the byte 0x{byte:02x} is no UTF-8"),
+        "save the file as UTF-8",
+    );
+    Err(report.into_findings())
 }
 
 /// Validates a configuration; `file` is its name in the findings.
@@ -69,13 +93,7 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Findings> {
     }) {
         Ok(raw) => raw,
         Err(error) => {
-            let at = error.span().unwrap_or(0..0);
-            report.add(
-                at,
-                "",
-                error.message(),
-                "see docs/evenkeel.toml for the shape of the file",
-            );
+            syntax::report(text, &error, &mut report);
             return Err(report.into_findings());
         }
     };

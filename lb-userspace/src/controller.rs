@@ -5,6 +5,7 @@
 
 mod adopt;
 mod apply;
+mod auditor;
 mod confirm;
 mod evenness;
 mod examine;
@@ -19,10 +20,11 @@ mod probes;
 mod state;
 mod status;
 mod sweep;
+mod telling;
 
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -36,6 +38,7 @@ use tokio::{
 use self::{
     apply::{Bars, Wish},
     state::State,
+    telling::Telling,
 };
 use crate::{
     admin::server::{
@@ -56,6 +59,7 @@ use crate::{
     kept::opening::Opening,
     model::Config,
     neighbours::watch::Watcher,
+    notify,
 };
 
 /// Questions that wait to be taken.
@@ -173,19 +177,14 @@ pub async fn run(opening: Opening, version: String) -> Result<(), Error> {
     let (reports_in, mut reports) = mpsc::channel(REPORTS);
     let mut driver = Driver::spawn(&state.config().services, reports_in, state.probe_paths())?;
     let (watcher, mut hops) = Watcher::spawn(state.addresses());
-    info!(
-        "{} services with {} backends, {} of them probed; admin socket {}",
-        state.config().services.len(),
-        state
-            .config()
-            .services
-            .iter()
-            .map(|s| s.backends.len())
-            .sum::<usize>(),
-        driver.backends(),
-        server.path().display()
-    );
+    introduce(&state, driver.backends(), server.path());
     let (status_in, status) = watch::channel(state.status(Now::read()));
+    let telling = Telling::start(&mut state, &status).map_err(|source| Error::Io {
+        action: "start the notifications",
+        source,
+    });
+    let mut telling = telling?;
+    let server = server.with(notify::api::routes(telling.handles()));
     let (stop, stopped) = oneshot::channel::<()>();
     let (asks_in, mut asks) = mpsc::channel(ASKS);
     let api = tokio::spawn(server.serve(status, asks_in, async {
@@ -224,6 +223,7 @@ pub async fn run(opening: Opening, version: String) -> Result<(), Error> {
                 state.tick(Now::read());
                 news = true;
             }
+            Some(event) = telling.next() => state.pass_on(event),
             _ = sweep.tick(), if state.sweeping() => state.sweep(Now::read()),
             _ = verify.tick() => {
                 state.verify(Now::read());
@@ -241,7 +241,9 @@ pub async fn run(opening: Opening, version: String) -> Result<(), Error> {
                 error!("checks go on as they were before: {}", with_causes(&e));
             }
             watcher.follow(state.followed());
+            telling.follow(&state);
         }
+        telling.settle(&mut state);
         if news || !state.answers.is_empty() {
             status_in.send_replace(state.status(Now::read()));
         }
@@ -250,6 +252,7 @@ pub async fn run(opening: Opening, version: String) -> Result<(), Error> {
             let _ = to.send(what);
         }
     };
+    telling.end(&state);
     state.end(Now::read(), why);
     let _ = stop.send(());
     match api.await {
@@ -258,6 +261,17 @@ pub async fn run(opening: Opening, version: String) -> Result<(), Error> {
         Err(e) => warn!("admin socket: {e}"),
     }
     Ok(())
+}
+
+/// Says what there is.
+fn introduce(state: &State, probed: usize, socket: &Path) {
+    let services = &state.config().services;
+    info!(
+        "{} services with {} backends, {probed} of them probed; admin socket {}",
+        services.len(),
+        services.iter().map(|s| s.backends.len()).sum::<usize>(),
+        socket.display()
+    );
 }
 
 /// Lets packets follow what is known, once enough is, and attaches the program after the first time.

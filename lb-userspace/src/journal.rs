@@ -56,11 +56,15 @@ pub enum Kind {
     Note,
     /// The journal itself.
     Journal,
+    /// Somebody was told of an alert, or could not be.
+    Notification,
+    /// What the audit finds changed.
+    Audit,
 }
 
 impl Kind {
     /// Every kind with the word for it.
-    pub const WORDS: [(&'static str, Self); 13] = [
+    pub const WORDS: [(&'static str, Self); 15] = [
         ("start", Self::Start),
         ("stop", Self::Stop),
         ("publication", Self::Publication),
@@ -74,6 +78,8 @@ impl Kind {
         ("override", Self::Override),
         ("note", Self::Note),
         ("journal", Self::Journal),
+        ("notification", Self::Notification),
+        ("audit", Self::Audit),
     ];
 }
 

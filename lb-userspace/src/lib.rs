@@ -20,4 +20,5 @@ pub mod journal;
 pub mod kept;
 pub mod model;
 pub mod neighbours;
+pub mod notify;
 pub mod stats;

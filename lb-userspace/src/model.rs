@@ -3,7 +3,9 @@
 //! Everything here is plain data, made once at the edge (`config::validate`) and then passed
 //! around. Nothing here reads a clock, a file or the kernel.
 
+mod alert;
 mod ejection;
+mod notify;
 mod options;
 mod probes;
 mod shared;
@@ -17,7 +19,9 @@ use std::{
 };
 
 pub use self::{
+    alert::{AlertName, Severity},
     ejection::{Ejection, Fraction, Part, Slowness, Underperformers},
+    notify::{Audit, Filter, Http, Receiver, Secret, Target, Text},
     options::{
         ConnectionLimit, Fate, Fragments, OnDown, Options, Quic, ServerId, ServerIdLength, Sources,
         Spread, UdpFlows,
@@ -339,6 +343,10 @@ pub struct Config {
     pub tracking: Tracking,
     /// What is kept on disk.
     pub state: State,
+    /// When the controller audits.
+    pub audit: Audit,
+    /// Who is told of alerts, in the order of the file.
+    pub notify: Vec<Receiver>,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
 }

@@ -17,6 +17,7 @@ pub mod end_to_end;
 pub mod netns;
 pub mod packet_cost;
 pub mod process;
+pub mod receivers;
 pub mod run_dir;
 pub mod server;
 pub mod tools;

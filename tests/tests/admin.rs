@@ -10,7 +10,7 @@ use std::{
 
 use lb_userspace::{
     admin::{
-        proto::{Journal, Status, Tables, Tracking, change::Configuration},
+        proto::{Journal, Notify, Status, Tables, Tracking, change::Configuration},
         server::Server,
     },
     model::AdminConfig,
@@ -84,6 +84,9 @@ fn status() -> Status {
         exits: [].into(),
         tracking: Tracking::default(),
         journal: Journal::default(),
+        refused: None,
+        alerts: Vec::new(),
+        notify: Notify::default(),
         services: Vec::new(),
     }
 }

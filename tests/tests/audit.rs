@@ -2,13 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::fs;
+use std::{fs, time::Duration};
 
+use anyhow::ensure;
 use evenkeel_tests::{
     daemon::Daemon,
     server::Web,
     tools,
     topology::{Spec, Topology, VIP4},
+    wait,
 };
 use serde_json::Value;
 
@@ -36,10 +38,25 @@ fn audit(bed: &Topology, arguments: &[&str]) -> (i32, Vec<String>) {
 fn a_running_system_and_its_file_are_audited() {
     let bed = Topology::build(&Spec::default()).unwrap();
     let _servers = Web::start_all(&bed).unwrap();
-    let config = bed.config_head() + &bed.web_service("web", VIP4);
+    let file = bed.dir().path().join("alerts.jsonl");
+    let receiver = format!(
+        "\n[[notify]]\nname = \"file\"\ntype = \"file\"\npath = \"{}\"\n",
+        file.display()
+    );
+    let config = bed.config_head() + &receiver + &bed.web_service("web", VIP4);
     let mut daemon = Daemon::start(&bed, &config).unwrap();
     let sound = vec!["L25 warning web".to_owned(), "L31 info web".to_owned()];
-    assert_eq!(audit(&bed, &[]), (0, sound.clone()));
+    // A way that nobody has gone yet may lead nowhere.
+    let untested = [&["L26 error".to_owned()], &sound[..]].concat();
+    assert_eq!(audit(&bed, &[]), (1, untested));
+    let mut test = bed.balancer.command_at(daemon.binary());
+    tools::output(test.args(["notify", "test", "--socket"]).arg(bed.socket())).unwrap();
+    wait::until("the test to be noticed", Duration::from_secs(20), || {
+        let (code, rules) = audit(&bed, &[]);
+        ensure!((code, &rules) == (0, &sound), "{rules:?}");
+        Ok(())
+    })
+    .unwrap();
     assert_eq!(audit(&bed, &["--fail-on", "warning"]), (1, sound.clone()));
 
     // A slip in the file, which nobody has noticed yet.

@@ -10,6 +10,7 @@ use anyhow::ensure;
 use evenkeel_tests::{
     clock,
     daemon::Daemon,
+    receivers::lines,
     server::{Mood, Moody},
     topology::{Service, Spec, Topology, VIP4},
     traffic::{Load, Traffic},
@@ -17,6 +18,8 @@ use evenkeel_tests::{
 };
 use serde_json::Value;
 
+/// The file that alerts are told to.
+const TOLD: &str = "told.jsonl";
 /// For what takes seconds.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// For what takes a hold and several steps of the ladder.
@@ -37,7 +40,25 @@ fn config(bed: &Topology, health: &str, options: &str) -> String {
         options: options.to_owned(),
         ..Service::web("web", VIP4)
     };
-    bed.config_head() + &bed.service(&service)
+    let told = bed.dir().path().join(TOLD);
+    let receiver = format!(
+        "\n[[notify]]\nname = \"file\"\ntype = \"file\"\npath = \"{}\"\n",
+        told.display()
+    );
+    bed.config_head() + &receiver + &bed.service(&service)
+}
+
+/// What was told of backends and of the fleet, in order, as `BackendDemoted b2 firing`.
+fn told(bed: &Topology) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap_or("fleet").to_owned();
+    let word = |line: &Value| {
+        let labels = &line["labels"];
+        let (name, backend) = (text(&labels["alertname"]), text(&labels["backend"]));
+        format!("{name} {backend} {}", text(&line["status"]))
+    };
+    let told = lines(&bed.dir().path().join(TOLD)).unwrap();
+    let about = |word: &String| word.starts_with("Backend") || word.starts_with("Fleet");
+    told.iter().map(word).filter(about).collect()
 }
 
 fn backend(status: &Value, n: usize) -> &Value {
@@ -147,6 +168,13 @@ fn a_backend_that_turns_slow_is_demoted_and_gets_its_weight_back_when_it_heals()
         assert_eq!(count, 1, "{words}: {log:#?}");
     }
 
+    let expected = ["BackendDemoted b2 firing", "BackendDemoted b2 resolved"];
+    wait::until("its demotion and its end to be told", PATIENCE, || {
+        ensure!(told(&bed) == expected, "{:?}", told(&bed));
+        Ok(())
+    })
+    .unwrap();
+
     // New flows were moved, and no established connection by any of the steps.
     let outcome = traffic.stop().unwrap();
     let failures: Vec<_> = outcome.failures().collect();
@@ -174,7 +202,7 @@ fn where_all_are_slow_nobody_is_demoted() {
     std::thread::sleep(Duration::from_mins(1));
     let status = daemon.status().unwrap();
     assert_eq!(parts(&status), [1.0; 3], "{status}");
-    assert_eq!(said(&daemon, "FleetDegraded").len(), 1);
+    assert_eq!(said(&daemon, "web: FleetDegraded:").len(), 1);
     assert!(said(&daemon, "its weight goes").is_empty());
     for server in &servers {
         server.turn(GOOD).unwrap();
@@ -186,6 +214,10 @@ fn where_all_are_slow_nobody_is_demoted() {
         Ok(())
     })
     .unwrap();
+    // That, and nothing about any single backend, also a little later.
+    std::thread::sleep(Duration::from_secs(15));
+    let expected = ["FleetDegraded fleet firing", "FleetDegraded fleet resolved"];
+    assert_eq!(told(&bed), expected);
 }
 
 #[test]

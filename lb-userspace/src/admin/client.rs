@@ -19,7 +19,7 @@ use thiserror::Error;
 use tokio::{net::UnixStream, time};
 
 use super::proto::{
-    Problem, Status,
+    Problem, Status, Tested,
     change::{
         Configuration, Finding, Imposed, Imposing, Outcome, Plan, Request as Change, Rollback,
     },
@@ -209,7 +209,7 @@ impl Client {
     async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
-        path: &'static str,
+        path: &str,
         body: Bytes,
         limit: Duration,
     ) -> Result<T, ClientError> {
@@ -223,10 +223,23 @@ impl Client {
             })
     }
 
+    /// Has a test sent to one receiver of notifications, or to all.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers within five seconds, or there is no such receiver.
+    pub async fn test_notify(&self, receiver: Option<&str>) -> Result<Vec<Tested>, ClientError> {
+        let path = match receiver {
+            Some(name) => format!("/v1/notify/test/{name}"),
+            None => "/v1/notify/test".to_owned(),
+        };
+        self.ask(Method::POST, &path, Bytes::new(), TIMEOUT).await
+    }
+
     async fn exchange<T: DeserializeOwned>(
         &self,
         method: Method,
-        path: &'static str,
+        path: &str,
         body: Bytes,
     ) -> Result<T, ClientError> {
         let stream = UnixStream::connect(&self.socket)

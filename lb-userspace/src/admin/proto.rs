@@ -49,8 +49,103 @@ pub struct Status {
     /// How the journal is.
     #[serde(default)]
     pub journal: Journal,
+    /// Why the kernel does not take the tables that follow from the present state; absent where it
+    /// does.
+    #[serde(default)]
+    pub refused: Option<String>,
+    /// What is wrong: every alert that is on.
+    #[serde(default)]
+    pub alerts: Vec<Alert>,
+    /// How it goes with telling others of alerts.
+    #[serde(default)]
+    pub notify: Notify,
     /// The services, in the order of the configuration.
     pub services: Vec<Service>,
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert {
+    /// Its name, by which runbooks know it.
+    pub name: String,
+    /// `page`, `ticket` or `info`.
+    pub severity: String,
+    /// `firing`; `waiting` (it is on for too short a time to tell anybody); `inhibited` (another
+    /// alert explains it, so nobody is told).
+    pub state: String,
+    /// The service, where it is about one.
+    pub service: Option<String>,
+    /// The backend, where it is about one.
+    pub backend: Option<String>,
+    /// What else tells it apart: the audit's rule, or the receiver.
+    pub detail: Option<String>,
+    /// Since when.
+    pub since_ms: u64,
+    /// What is wrong, with its numbers.
+    pub summary: String,
+    /// What the alert means.
+    pub meaning: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// The alert that explains it.
+    pub inhibited_by: Option<String>,
+}
+
+/// How it goes with telling others of alerts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notify {
+    /// Who is told, in the order of the configuration.
+    pub receivers: Vec<Receiver>,
+    /// Why what waits is kept in memory alone; absent where it is on disk.
+    pub spool_failure: Option<String>,
+    /// What could not be written into the journal, since the start.
+    pub unwritten: u64,
+}
+
+/// How it goes with one receiver. Counts are since the start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receiver {
+    /// Its name.
+    pub name: String,
+    /// `alertmanager`, `webhook`, `slack`, `command`, `syslog` or `file`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Notifications that it took.
+    pub sent: u64,
+    /// Tries that failed.
+    pub failed: u64,
+    /// Notifications that were given up: refused for good, or older than a day.
+    pub dropped: u64,
+    /// Times that a notification was not made because too many wait; it is made later.
+    pub held_back: u64,
+    /// Notifications that wait.
+    pub waiting: u64,
+    /// Since when the oldest of them waits.
+    pub waiting_since_ms: Option<u64>,
+    /// Since when every try has failed; absent where the last one did not.
+    pub failing_since_ms: Option<u64>,
+    /// Why a try failed last.
+    pub last_error: Option<String>,
+    /// When that was.
+    pub last_error_at_ms: Option<u64>,
+    /// When it last took something, restarts included.
+    pub last_taken_at_ms: Option<u64>,
+}
+
+/// `POST /v1/notify/test`: what became of a test.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tested {
+    /// The receiver.
+    pub receiver: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether it took the test.
+    pub ok: bool,
+    /// How long that took.
+    pub took_ms: f64,
+    /// Why it did not.
+    pub error: Option<String>,
 }
 
 /// What is remembered of flows. All but `flows` count since the maps were made.
@@ -278,6 +373,9 @@ pub struct Performance {
     pub state: String,
     /// Which part of its weight the demotion leaves it: 1, 0.5, 0.25, 0.125 or 0.
     pub part: f64,
+    /// What is held against it: `slow` or `failing`.
+    #[serde(default)]
+    pub cause: Option<String>,
     /// What is held against it, in words.
     pub reason: Option<String>,
     /// Why it keeps its weight nevertheless, in words.

@@ -3,6 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/status` | 200, [`proto::Status`](super::proto::Status) |
+//! | `POST /v1/notify/test`… | see [`notify::api`](crate::notify::api) |
 //! | `POST /v1/plan` | 200, [`Plan`](super::proto::change::Plan) |
 //! | `POST /v1/apply`, `/v1/confirm`, `/v1/rollback` | 200, [`Outcome`](super::proto::change::Outcome) |
 //! | `POST /v1/override` | 200, [`Imposed`](super::proto::change::Imposed) |
@@ -151,6 +152,7 @@ pub struct Server {
     file: SocketFile,
     listener: StdUnixListener,
     admission: Admission,
+    more: Router,
 }
 
 impl Server {
@@ -173,7 +175,15 @@ impl Server {
                 owner: Uid::effective(),
                 group,
             },
+            more: Router::new(),
         })
+    }
+
+    /// Answers at these routes as well.
+    #[must_use]
+    pub fn with(mut self, routes: Router) -> Self {
+        self.more = self.more.merge(routes);
+        self
     }
 
     /// Where it is bound.
@@ -211,7 +221,8 @@ impl Server {
                     match accepted {
                         Ok((stream, _)) => {
                             let (status, asks) = (status.clone(), asks.clone());
-                            connections.spawn(answer(stream, status, asks, self.admission));
+                            let more = self.more.clone();
+                            connections.spawn(answer(stream, status, asks, more, self.admission));
                         }
                         Err(error) => {
                             log::warn!("cannot accept an admin connection: {error}");
@@ -284,6 +295,7 @@ async fn answer(
     stream: UnixStream,
     status: LatestStatus,
     asks: mpsc::Sender<Asked>,
+    more: Router,
     admission: Admission,
 ) {
     let mut takes_time = Arc::default();
@@ -291,7 +303,7 @@ async fn answer(
         Ok(peer) if admission.admits(&peer) => {
             let caller = Caller::new(&peer, admission);
             takes_time = caller.takes_time.clone();
-            api(status, Desk { asks, caller })
+            api(status, Desk { asks, caller }, more)
         }
         Ok(peer) => {
             log::warn!("refused an admin connection of user {}", peer.uid);
@@ -322,11 +334,12 @@ async fn answer(
     log::debug!("admin connection cut off for taking too long");
 }
 
-fn api(status: LatestStatus, desk: Desk) -> Router {
+fn api(status: LatestStatus, desk: Desk, more: Router) -> Router {
     Router::new()
         .route("/v1/status", get(latest_status).fallback(wrong_method))
         .with_state(status)
         .merge(change::routes(desk))
+        .merge(more)
         .fallback(unknown_path)
 }
 

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{Finding, Level, percent, weights};
 use crate::{
     model::{
-        Config, HealthCheck, ProbeKind, Protocol, RingSize, Service, ServicePort, Verify, XdpMode,
+        Config, HealthCheck, ProbeKind, Protocol, RingSize, Service, ServicePort, Underperformers, Verify, XdpMode,
     },
     stats::evenness::{Deviation, config_reference},
 };
@@ -38,11 +38,21 @@ pub fn judge(config: &Config, local: &[IpNet]) -> Vec<Finding> {
             spare(service),
             check(service),
             ejection(service),
+            budget(service),
             addresses(config, service, local),
             path(service),
         ];
         let found = found.into_iter().flatten();
         findings.extend(found.map(|finding| finding.of(&service.name)));
+    }
+    if config.notify.is_empty() {
+        findings.push(Finding::new(
+            "L26",
+            Level::Error,
+            "nobody is told of alerts",
+            "what goes wrong is noticed by users first",
+            "add [[notify]], and ask it by 'evenkeel notify test'",
+        ));
     }
     if config.data_plane.xdp_mode == XdpMode::Generic {
         findings.push(Finding::new(
@@ -173,7 +183,7 @@ fn spare(service: &Service) -> Vec<Finding> {
     vec![Finding::new("L8", level, what, why, "add backends")]
 }
 
-/// L9, L10, L12, L13 and L14: how the backends are checked.
+/// L9, L10, L12, L13 and L33: how the backends are checked.
 fn check(service: &Service) -> Vec<Finding> {
     let Some(check) = &service.health else {
         return vec![Finding::new(
@@ -201,7 +211,7 @@ fn check(service: &Service) -> Vec<Finding> {
     }
     if check.kind.tls().is_some_and(|tls| tls.verify == Verify::No) {
         findings.push(Finding::new(
-            "L14",
+            "L33",
             Level::Warning,
             "the check takes any certificate",
             "an expired certificate, or another server's, turns clients away while the backend is up",
@@ -269,6 +279,37 @@ fn ejection(service: &Service) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// L16: a budget that no backend fits into.
+fn budget(service: &Service) -> Vec<Finding> {
+    let ejection = &service.options.ejection;
+    let weights = weights(service);
+    let total: f64 = weights.iter().copied().map(f64::from).sum();
+    let in_force: Vec<u16> = weights.into_iter().filter(|&weight| weight > 0).collect();
+    let looks = service.health.is_some() && ejection.underperformers == Underperformers::Demote;
+    // Fewer than three are never demoted, whatever the budget.
+    let (true, 3.., Some(least)) = (looks, in_force.len(), in_force.iter().min()) else {
+        return Vec::new();
+    };
+    let (share, budget) = (f64::from(*least) / total, ejection.budget.fraction());
+    if share <= budget {
+        return Vec::new();
+    }
+    vec![Finding::new(
+        "L16",
+        Level::Warning,
+        format!(
+            "the budget of demotions is {} of the weight, the smallest backend has {}",
+            percent(budget),
+            percent(share)
+        ),
+        "one backend may be demoted while nothing else is missing, and none beside it",
+        format!(
+            "set budget = {:.2} or more under [services.ejection]",
+            (share * 100.0).ceil() / 100.0
+        ),
+    )]
 }
 
 /// How long it takes at worst until a dead server is out.

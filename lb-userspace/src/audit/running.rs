@@ -12,6 +12,8 @@ use crate::{
 
 /// A weight that changes by more in one step deserves a second look.
 const LARGEST_CHANGE: u32 = 2;
+/// How long a way to somebody is good that was gone once, in milliseconds.
+const TESTED: u64 = 30 * 24 * 60 * 60 * 1000;
 
 /// Everything that the controller's status answers wrongly. `config` is what is audited: the file
 /// that it runs by, with `digest` of its text, or one that shall follow, and has none to compare.
@@ -21,6 +23,7 @@ pub fn judge(config: &Config, digest: Option<&str>, status: &Status) -> Vec<Find
         kernel(status),
         digest.and_then(|digest| file(digest, status)),
         memory(config, status),
+        route(status),
     ];
     let mut findings: Vec<Finding> = whole.into_iter().flatten().collect();
     let live: BTreeMap<&str, &Live> = status
@@ -84,6 +87,24 @@ fn memory(config: &Config, status: &Status) -> Option<Finding> {
                 "set established = {} under [tracking]",
                 (2 * flows).next_power_of_two()
             ),
+        )
+    })
+}
+
+/// L26: whether anybody took a notification lately. That nobody is configured, the file tells.
+fn route(status: &Status) -> Option<Finding> {
+    let receivers = &status.notify.receivers;
+    let lately = receivers
+        .iter()
+        .filter_map(|receiver| receiver.last_taken_at_ms)
+        .any(|at| at.saturating_add(TESTED) > status.now_ms);
+    (!receivers.is_empty() && !lately).then(|| {
+        Finding::new(
+            "L26",
+            Level::Error,
+            "no receiver took a notification or a test for 30 days",
+            "a way that nobody has gone for long may lead nowhere",
+            "ask them: 'evenkeel notify test'",
         )
     })
 }

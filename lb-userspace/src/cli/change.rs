@@ -294,6 +294,7 @@ mod tests {
                 what: "one".to_owned(),
                 why: "because".to_owned(),
                 remedy: "do".to_owned(),
+                added: true,
             }],
             assumed: vec!["web/b3".to_owned()],
             ..Plan::default()

@@ -331,6 +331,8 @@ mod tests {
             },
             tracking: Tracking::default(),
             state: State::default(),
+            audit: crate::model::Audit::default(),
+            notify: Vec::new(),
             services: vec![Service {
                 name: "web".into(),
                 key: ServiceKey {

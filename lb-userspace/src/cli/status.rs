@@ -20,6 +20,7 @@ use tokio::{
     time,
 };
 
+pub(super) use self::units::ago;
 use self::{
     render::{View, notice, render},
     screen::Screen,

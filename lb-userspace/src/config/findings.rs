@@ -14,7 +14,7 @@ pub struct Finding {
     pub line: usize,
     /// The column in characters, from 1.
     pub column: usize,
-    /// Which field, as in `services[0].backends[1].weight`; empty where none is to blame.
+    /// Which field, as in `services[0].backends[1].weight`; `file` where none is to blame.
     pub field: String,
     /// What is wrong.
     pub problem: String,

@@ -1,7 +1,7 @@
 //! The file as it is written. A value of the wrong shape is kept with its complaint rather than
 //! refused at once, so that one look finds everything.
 
-use std::{borrow::Cow, fmt, marker::PhantomData, ops::Range};
+use std::{borrow::Cow, collections::BTreeMap, fmt, marker::PhantomData, ops::Range};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{
@@ -62,19 +62,25 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Lenient<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(T::deserialize(deserializer).map_or_else(
             // What follows the first line says where, which is known better here.
-            |error| {
-                Self::Bad(
-                    error
-                        .to_string()
-                        .lines()
-                        .next()
-                        .unwrap_or_default()
-                        .to_owned(),
-                )
-            },
+            |error| Self::Bad(plain(error.to_string().lines().next().unwrap_or_default())),
             Self::Good,
         ))
     }
+}
+
+/// The same in words that the file's writer knows.
+fn plain(complaint: &str) -> String {
+    [
+        ("expected i64", "expected a whole number"),
+        ("expected f64", "expected a number"),
+        ("a sequence", "a list"),
+        ("invalid type: sequence", "invalid type: list"),
+        ("invalid type: map", "invalid type: table"),
+    ]
+    .iter()
+    .fold(complaint.to_owned(), |text, (theirs, ours)| {
+        text.replace(theirs, ours)
+    })
 }
 
 impl<T: JsonSchema> JsonSchema for Leaf<T> {
@@ -197,6 +203,46 @@ impl Words for StatusRange {
     const MAXIMUM: u16 = 599;
 }
 
+/// A text, or where it is.
+pub(super) enum Text {
+    Plain(String),
+    Secret(Table<Secret>),
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Text;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a table")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Text::Plain(text.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let table = Secret::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Text::Secret(Table(table)))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for Text {
+    fn schema_name() -> Cow<'static, str> {
+        "Text".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let secret = generator.subschema_for::<Secret>();
+        schemars::json_schema!({ "anyOf": [{ "type": "string" }, secret] })
+    }
+}
+
 /// Defines a table of the file, with the names of its keys.
 macro_rules! table {
     ($(#[$doc:meta])* $name:ident { $($(#[$meta:meta])* $field:ident: $type:ty,)* }) => {
@@ -235,6 +281,11 @@ table! {
         tracking: Leaf<Table<Tracking>>,
         /// What the controller keeps on disk.
         state: Leaf<Table<State>>,
+        /// When the controller audits what it runs by.
+        audit: Leaf<Table<Audit>>,
+        /// Who is told of alerts.
+        #[schemars(length(max = 32))]
+        notify: Tables<Notify>,
         /// What is balanced.
         #[schemars(length(min = 1, max = 1024))]
         services: Tables<Service>,
@@ -347,6 +398,72 @@ table! {
         /// How large the journal may become, in MiB; the oldest events go first. Default: 256.
         #[schemars(range(min = 1, max = 1_048_576), extend("default" = 256))]
         max_journal_mib: Leaf<i64>,
+    }
+}
+
+table! {
+    /// When the controller audits what it runs by.
+    Audit {
+        /// From one audit to the next. Default: `1h`.
+        #[schemars(extend("default" = "1h"))]
+        every: Leaf<String>,
+    }
+}
+
+table! {
+    /// Somebody who is told of alerts.
+    #[schemars(extend("required" = ["name", "type"]))]
+    Notify {
+        /// What people call it.
+        name: Leaf<String>,
+        /// How it is told.
+        #[serde(rename = "type")]
+        #[schemars(extend("enum" = ["alertmanager", "webhook", "slack", "command", "syslog", "file"]))]
+        kind: Leaf<String>,
+        /// `alertmanager`, `webhook`, `slack`: where to; of Alertmanager, without `/api/v2/alerts`.
+        url: Leaf<Text>,
+        /// `alertmanager`, `webhook`, `slack`: further header fields.
+        headers: Leaf<BTreeMap<String, Leaf<Text>>>,
+        /// `webhook`: the key that signs what is sent.
+        secret: Leaf<Table<Secret>>,
+        /// `command`: the program with its arguments; there is no shell.
+        #[schemars(length(min = 1))]
+        command: Leaf<Vec<String>>,
+        /// `file`: the file. `syslog`: the socket, by default `/dev/log`.
+        path: Leaf<String>,
+        /// Which alerts, by name. Default: all.
+        #[schemars(length(min = 1))]
+        alerts: Leaf<Vec<String>>,
+        /// The least severity. Default: `info`.
+        #[schemars(extend("enum" = ["info", "ticket", "page"], "default" = "info"))]
+        severity: Leaf<String>,
+        /// Of which services. Default: all, and what concerns none.
+        #[schemars(length(min = 1))]
+        services: Leaf<Vec<String>>,
+        /// Whether it is told that an alert is over. Default: true.
+        #[schemars(extend("default" = true))]
+        resolve: Leaf<bool>,
+        /// How often it is told again of an alert that is still on. Default: `4h`; `1m` of
+        /// `alertmanager`.
+        repeat: Leaf<String>,
+        /// How often it is sent the alert `Watchdog`, which is always on. Default: never.
+        heartbeat: Leaf<String>,
+        /// The most notifications in a minute. Default: 60.
+        #[schemars(range(min = 1, max = 6000), extend("default" = 60))]
+        per_minute: Leaf<i64>,
+        /// How long one delivery may take. Default: `5s`.
+        #[schemars(extend("default" = "5s"))]
+        timeout: Leaf<String>,
+    }
+}
+
+table! {
+    /// Where a secret is.
+    Secret {
+        /// In this file, without the line break at its end.
+        file: Leaf<String>,
+        /// In this environment variable of the controller.
+        env: Leaf<String>,
     }
 }
 

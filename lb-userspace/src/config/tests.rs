@@ -515,7 +515,7 @@ fn each_mistake_is_named_at_its_place() {
             "services[0].backends",
             "none",
         ),
-        ("port = 80", "port = = 80".into(), 6, "", ""),
+        ("port = 80", "port = = 80".into(), 6, "services[0].port", ""),
         (
             "[data_plane]",
             "admin = [\"/x.sock\", \"adm\"]\n[data_plane]".into(),
@@ -563,7 +563,7 @@ fn each_mistake_is_named_at_its_place() {
             "backends = 3".into(),
             7,
             "services[0].backends",
-            "expected a sequence",
+            "expected a list",
         ),
         (
             "[[services.backends]]\naddress = \"10.0.0.11\"",

@@ -4,6 +4,7 @@ mod backends;
 mod ejection;
 mod field;
 mod health;
+mod notify;
 mod options;
 mod probe;
 mod seen;
@@ -61,8 +62,11 @@ pub(super) fn config(raw: &raw::Config, report: &mut Report<'_>) -> Option<Confi
         .and_then(|table| shared::tracking(table, report));
     let table_of_state = held(&raw.state, "state", "write it as [state]", report);
     let state = table_of_state.and_then(|table| shared::state(table, report));
+    let table_of_audit = held(&raw.audit, "audit", "write it as [audit]", report);
+    let audit = table_of_audit.and_then(|table| notify::audit(table, report));
     let mut seen = Seen::default();
     let services = services(&raw.services, &mut seen, report);
+    let notify = notify::receivers(&raw.notify, &seen, report);
     seen.together(report);
     // What is wrong with the pool itself has been told.
     if let Some(snat) = &snat {
@@ -78,6 +82,8 @@ pub(super) fn config(raw: &raw::Config, report: &mut Report<'_>) -> Option<Confi
         tunnel: tunnel?,
         tracking: tracking?,
         state: state?,
+        audit: audit?,
+        notify: notify?,
         services: services?,
     })
 }

@@ -41,7 +41,7 @@ impl State {
         let mut plan = Plan {
             fixed: fixed(&self.filed, &filed),
             settings: settings(&self.filed, &filed),
-            findings: audit(&filed),
+            findings: audit(&filed, &self.filed),
             ..Plan::default()
         };
         let new = self.newcomers(&filed);
@@ -93,14 +93,14 @@ impl State {
             return Err(refused(Because::Conflict, error));
         }
         driver::prepare(&filed.services).map_err(|e| refused(Because::Invalid, with_causes(&e)))?;
-        let findings = audit(&filed);
+        let findings = audit(&filed, &self.filed);
         let alarming = || findings.iter().filter(|finding| finding.is_alarming());
         if wish.bars == Bars::Closed && alarming().next().is_some() {
             let lines: Vec<String> = alarming()
                 .map(|f| format!("\n  {}", in_a_line(f)))
                 .collect();
             let error = format!(
-                "the audit finds what would hurt:{}\n  ('--force --reason TEXT' does it \
+                "the audit finds what would hurt, and is not in force yet:{}\n  ('--force --reason TEXT' does it \
                  nevertheless, and the journal says who and why)",
                 lines.concat()
             );
@@ -139,16 +139,18 @@ fn parse(file: &str, text: &str) -> Result<Config, Refused> {
 }
 
 /// What the audit finds, the worst first.
-fn audit(filed: &Config) -> Vec<Finding> {
+fn audit(filed: &Config, in_force: &Config) -> Vec<Finding> {
     let local: Vec<IpNet> = addresses().unwrap_or_else(|e| {
         warn!("the addresses of this host are not known to the audit: {e}");
         Vec::new()
     });
+    let known = audit::config::judge(in_force, &local);
     let mut findings = audit::config::judge(filed, &local);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
     findings
         .into_iter()
         .map(|finding| Finding {
+            added: !known.contains(&finding),
             rule: finding.rule.to_owned(),
             level: finding.level.name().to_owned(),
             service: finding.service,

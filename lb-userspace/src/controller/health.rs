@@ -340,6 +340,7 @@ fn performance(sight: &Sight) -> proto::Performance {
     proto::Performance {
         state: state.to_owned(),
         part: sight.rung.fraction().number(),
+        cause: sight.cause.map(|cause| cause.name().to_owned()),
         reason: sight.cause.map(|cause| cause.to_string()),
         spared: sight.spared.map(|why| why.to_string()),
         latency_ms: millis(sight.latency),

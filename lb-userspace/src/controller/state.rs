@@ -43,6 +43,7 @@ use crate::{
     kept::{configurations::Kept, opening::Opening},
     model::{Config, Service},
     neighbours::{NextHop, NextHops, Unresolved},
+    notify,
 };
 
 /// A backend as the controller sees it.
@@ -145,6 +146,8 @@ pub(super) struct State {
     pub(super) learned: Option<Learned>,
     /// The ways of probes.
     pub(super) probes: Probes,
+    /// Who knows of alerts and of those who are told.
+    pub(super) notify: Option<notify::Handle>,
 }
 
 impl State {
@@ -226,6 +229,7 @@ impl State {
             now,
             sweeper: Sweeper::default(),
             learned: None,
+            notify: None,
         };
         state.retarget();
         state.aim_probes();
@@ -501,6 +505,14 @@ impl State {
         self.journal.record(event);
     }
 
+    /// Logs and writes down what another part of the controller has to tell.
+    pub(super) fn pass_on(&self, event: Event) {
+        self.tell(Event {
+            generation: self.generation(),
+            ..event
+        });
+    }
+
     /// Tells that the controller ends.
     pub(super) fn end(&mut self, now: Now, why: &str) {
         self.now = now;
@@ -684,6 +696,8 @@ impl State {
             .zip(&self.services)
             .map(|(service, state)| self.service_status(service, state))
             .collect();
+        let told = self.notify.as_ref().map(notify::Handle::overview);
+        let told = told.unwrap_or_default();
         Arc::new(proto::Status {
             version: self.identity.version.clone(),
             pid: std::process::id(),
@@ -714,6 +728,9 @@ impl State {
             exits: status::exits(&exits),
             tracking: self.tracking_status(),
             journal: self.journal_status(),
+            refused: self.refused.clone(),
+            alerts: told.alerts,
+            notify: told.notify,
             services,
         })
     }

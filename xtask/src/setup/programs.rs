@@ -85,25 +85,54 @@ pub(super) fn look(missing: &mut Missing) {
             );
         }
     }
+    if tools::find("prometheus-alertmanager").is_none() {
+        if debian::is_here() {
+            missing.afterwards.push(unpack_alertmanager());
+        } else {
+            missing.needs(
+                "prometheus-alertmanager",
+                "a receiver of notifications; its service need not run",
+            );
+        }
+    }
 }
 
 /// Unpacks Debian's nginx into `target/tools/nginx` without installing it.
 ///
-/// Installing it would start the host's nginx now and at every boot. Its libraries (PCRE2,
-/// OpenSSL, zlib) come with curl and the base system.
+/// Its libraries (PCRE2, OpenSSL, zlib) come with curl and the base system.
 fn unpack_nginx() -> Step {
-    let folder = tools::workspace_tools().join("nginx");
     // The program is in `nginx` on Debian 12 and later, in `nginx-core` before.
+    unpack("nginx", "the backends", "nginx nginx-core", "nginx -v")
+}
+
+/// Unpacks Debian's Alertmanager into `target/tools/alertmanager` without installing it.
+fn unpack_alertmanager() -> Step {
+    let package = "prometheus-alertmanager";
+    unpack(
+        "alertmanager",
+        "notifications",
+        package,
+        "prometheus-alertmanager --version",
+    )
+}
+
+/// Unpacks the first of some packages that has a program, without installing it.
+///
+/// Installing it would start the host's own service now and at every boot.
+fn unpack(folder: &str, purpose: &str, packages: &str, check: &str) -> Step {
+    let place = tools::workspace_tools().join(folder);
+    let program = check.split_whitespace().next().unwrap_or_default();
     let script = format!(
-        "mkdir -p {folder} && cd {folder} && \
-         for package in nginx nginx-core; do \
+        "mkdir -p {place} && cd {place} && \
+         for package in {packages}; do \
          apt-get download -q $package && dpkg-deb -x ${{package}}_*.deb . && rm ${{package}}_*.deb; \
-         if [ -x usr/sbin/nginx ]; then break; fi; done && usr/sbin/nginx -v",
-        folder = folder.display()
+         if [ -x usr/sbin/{program} ] || [ -x usr/bin/{program} ]; then break; fi; done && \
+         PATH=\"$PWD/usr/sbin:$PWD/usr/bin:$PATH\" {check}",
+        place = place.display()
     );
     Step::new(
-        "nginx for the backends, unpacked and not installed, so that no service starts",
-        "install a package that has `nginx` on the PATH yourself",
+        format!("{program} for {purpose}, unpacked and not installed, so that no service starts"),
+        format!("install a package that has `{program}` on the PATH yourself"),
         ["sh", "-c", &script],
     )
 }

@@ -281,12 +281,16 @@ pub struct Finding {
     pub why: String,
     /// What to do about it.
     pub remedy: String,
+    /// Whether the configuration in force does not have it.
+    #[serde(default)]
+    pub added: bool,
 }
 
 impl Finding {
-    /// Whether `apply` refuses it without force.
+    /// Whether `apply` refuses it without force: an error that the change would bring. Were it
+    /// refused for what is there anyway, force would become a habit.
     pub fn is_alarming(&self) -> bool {
-        matches!(self.level.as_str(), "error" | "critical")
+        self.added && matches!(self.level.as_str(), "error" | "critical")
     }
 
     /// Where it is: `web/b2`, `web`, or nothing.

@@ -44,6 +44,9 @@ fn status(generation: u64) -> Arc<Status> {
         exits: [("not-for-us".to_owned(), u64::MAX)].into(),
         tracking: crate::admin::proto::Tracking::default(),
         journal: crate::admin::proto::Journal::default(),
+        refused: None,
+        alerts: Vec::new(),
+        notify: crate::admin::proto::Notify::default(),
         services: Vec::new(),
     })
 }
@@ -170,6 +173,7 @@ async fn questions_wait_for_the_controller_and_refusals_arrive_whole() {
             what: String::new(),
             why: String::new(),
             remedy: String::new(),
+            added: true,
         };
         let refused = Refused {
             findings: vec![finding],
@@ -214,7 +218,8 @@ async fn who_may_look_may_not_change() {
     };
     for path in ["apply", "rollback", "override", "confirm"] {
         let (one, mut other) = tokio::io::duplex(64 * 1024);
-        let routes = TowerToHyperService::new(api(watch::channel(status(1)).1, desk(false)));
+        let routes =
+            TowerToHyperService::new(api(watch::channel(status(1)).1, desk(false), Router::new()));
         let connection = http1::Builder::new()
             .keep_alive(false)
             .serve_connection(TokioIo::new(one), routes);

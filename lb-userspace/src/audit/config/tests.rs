@@ -9,7 +9,8 @@ fn audited(service: &str, health: &str, backends: &[&str]) -> Vec<Finding> {
         .collect();
     let backends = backends.concat();
     let text = format!(
-        "[data_plane]\ninterfaces = [\"eth0\"]\n[[services]]\nname = \"web\"\n{service}\n\
+        "[data_plane]\ninterfaces = [\"eth0\"]\n[[notify]]\nname = \"log\"\ntype = \"syslog\"\n\
+         [[services]]\nname = \"web\"\n{service}\n\
          {health}\n{backends}"
     );
     let parsed = config::parse("test", &text).unwrap_or_else(|findings| panic!("{findings}"));
@@ -182,4 +183,30 @@ fn generic_xdp_is_told() {
         rules(&findings).contains(&"L30 warning".to_owned()),
         "{findings:?}"
     );
+}
+
+#[test]
+fn a_budget_that_no_backend_fits_into_is_told() {
+    let with = |budget: &str| {
+        let health = format!("{HEALTH}\n[services.ejection]\n{budget}");
+        rules(&audited(SERVICE, &health, &[""; 4]))
+    };
+    assert_eq!(with("budget = 0.2"), ["L16 warning"]);
+    assert_eq!(with("budget = 0.25"), Vec::<String>::new());
+    assert_eq!(
+        with("budget = 0.2\nunderperformers = \"alert\""),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn somebody_must_be_told() {
+    let text = "[data_plane]\ninterfaces = [\"eth0\"]\n[[services]]\nname = \"web\"\n\
+                vip = \"198.51.100.10\"\nport = 80\n[[services.backends]]\n\
+                address = \"10.0.0.11\"\n";
+    let told = "[[notify]]\nname = \"log\"\ntype = \"syslog\"\n";
+    let with = |text: &str| rules(&judge(&config::parse("test", text).unwrap(), &[]));
+    let rule = "L26 error".to_owned();
+    assert!(with(text).contains(&rule));
+    assert!(!with(&format!("{text}{told}")).contains(&rule));
 }

@@ -127,3 +127,23 @@ fn a_look_at_the_host_becomes_findings_where_there_is_a_rule() {
         ]
     );
 }
+
+#[test]
+fn a_way_that_nobody_went_for_long_is_told() {
+    let told = |taken: Value| {
+        let receiver = json!({
+            "name": "ops", "type": "file", "sent": 0, "failed": 0, "dropped": 0, "held_back": 0,
+            "waiting": 0, "waiting_since_ms": null, "failing_since_ms": null, "last_error": null,
+            "last_error_at_ms": null, "last_taken_at_ms": taken,
+        });
+        let status = status(|value| {
+            value["now_ms"] = json!(TESTED + 5);
+            value["notify"] =
+                json!({ "receivers": [receiver], "spool_failure": null, "unwritten": 0 });
+        });
+        found(&configured([1; 3]), &status)
+    };
+    assert_eq!(told(json!(6)), []);
+    assert_eq!(told(json!(5)), [("L26", String::new())]);
+    assert_eq!(told(Value::Null), [("L26", String::new())]);
+}

@@ -2,7 +2,7 @@
 
 mod table;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use comfy_table::{ContentArrangement, Table, presets};
 
@@ -167,6 +167,7 @@ fn header(status: &Status, page: &mut Page) {
         page.text(0, Tone::Bad, &text);
     }
     configuration(status, page);
+    notifications(status, page);
     let reasons = judgement::reasons(status);
     if !reasons.is_empty() {
         page.text(0, Tone::Bad, &format!("wrong: {}", reasons.join("; ")));
@@ -226,6 +227,50 @@ fn overridden(of: &Override, now: u64) -> String {
         drain.unwrap_or_default(),
         ends.unwrap_or_default()
     )
+}
+
+/// How it goes with those who are told of alerts.
+fn notifications(status: &Status, page: &mut Page) {
+    let now = status.now_ms;
+    if let Some(failure) = &status.notify.spool_failure {
+        let text = format!("notifications that wait are NOT on disk: {failure}");
+        page.text(0, Tone::Bad, &text);
+    }
+    let firing = status
+        .alerts
+        .iter()
+        .filter(|alert| alert.state == "firing")
+        .count();
+    if firing > 0 {
+        let s = if firing == 1 { "" } else { "s" };
+        let text = format!("{firing} alert{s} firing, see 'evenkeel alerts'");
+        page.text(0, Tone::Doubtful, &text);
+    }
+    for receiver in &status.notify.receivers {
+        let mut text = format!("tells {}: {} sent", receiver.name, receiver.sent);
+        for (count, word) in [
+            (receiver.failed, "tries failed"),
+            (receiver.waiting, "waiting"),
+            (receiver.dropped, "given up"),
+        ] {
+            if count > 0 {
+                // Writing to a string cannot fail.
+                let _ = write!(text, ", {count} {word}");
+            }
+        }
+        if let Some(at) = receiver.last_taken_at_ms {
+            let _ = write!(text, "; took something {} ago", ago(now, at));
+        }
+        let tone = match (receiver.failing_since_ms, &receiver.last_error) {
+            (Some(since), why) => {
+                let why = why.as_deref().unwrap_or_default();
+                let _ = write!(text, "; NOT reached for {}: {why}", ago(now, since));
+                Tone::Bad
+            }
+            (None, _) => Tone::Quiet,
+        };
+        page.text(0, tone, &text);
+    }
 }
 
 fn describe(service: &Service, now: u64, page: &mut Page) {

@@ -32,7 +32,7 @@ pub(super) fn percent(share: f64) -> String {
 }
 
 /// How long ago `then` was at `now`, both in milliseconds, in the two largest units: `3h 12m`.
-pub(super) fn ago(now: u64, then: u64) -> String {
+pub(in crate::cli) fn ago(now: u64, then: u64) -> String {
     let passed = Duration::from_secs(now.saturating_sub(then) / 1000);
     let text = humantime::format_duration(passed).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")

@@ -156,7 +156,6 @@ impl<'r, 't> Fields<'r, 't> {
         default: Duration,
         bounds: RangeInclusive<Duration>,
     ) -> Option<Duration> {
-        let words = humantime::format_duration;
         let remedy = format!(
             "give a duration from {} to {}, as in \"{}\"",
             words(*bounds.start()),
@@ -210,6 +209,17 @@ impl<'r, 't> Fields<'r, 't> {
         let problem = format!("{value} stands in line {line} already");
         self.report(at, key, problem, "give each its own");
         false
+    }
+}
+
+/// A duration as people write it: `90days`, and not in months.
+fn words(duration: Duration) -> String {
+    const DAY: u64 = 24 * 60 * 60;
+    let seconds = duration.as_secs();
+    if seconds > DAY && seconds.is_multiple_of(DAY) && duration.subsec_nanos() == 0 {
+        format!("{}days", seconds / DAY)
+    } else {
+        humantime::format_duration(duration).to_string()
     }
 }
 

@@ -190,6 +190,7 @@ fn a_demoted_backend_is_shown_with_its_reason_and_what_comes_next() {
     backend.performance = Some(Performance {
         state: "demoted".to_owned(),
         part: 0.25,
+        cause: None,
         reason: Some("slow: 31 ms where its peers take 10 ms, 3.1x over 24 s".to_owned()),
         spared: None,
         latency_ms: Some(31.04),

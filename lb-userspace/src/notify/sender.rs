@@ -1,0 +1,153 @@
+//! Sends one notification to one receiver, once.
+
+mod local;
+mod web;
+
+use std::{env, fs, sync::Arc, time::Duration};
+
+use tokio::time;
+
+use self::web::Web;
+use super::{
+    alert::Notification,
+    outbox::{Again, Failure},
+    payload::{self, From},
+};
+use crate::model::{Http, Receiver, Secret, Target, Text};
+
+/// How many repeats an alert outlives at Alertmanager where nobody says it again.
+const LASTS: u32 = 4;
+
+/// Sends to one receiver.
+#[derive(Clone, Debug)]
+pub(super) struct Sender {
+    receiver: Arc<Receiver>,
+    from: From,
+    web: Web,
+}
+
+impl Sender {
+    pub(super) fn new(receiver: &Receiver, instance: &str, web: &Web) -> Self {
+        Self {
+            receiver: Arc::new(receiver.clone()),
+            from: From {
+                instance: instance.to_owned(),
+                receiver: receiver.name.to_string(),
+            },
+            web: web.clone(),
+        }
+    }
+
+    /// Sends it, within the receiver's time-out.
+    ///
+    /// # Errors
+    /// Why it was not taken.
+    pub(super) async fn send(
+        &self,
+        notification: &Notification,
+        now_ms: u64,
+    ) -> Result<(), Failure> {
+        let limit = self.receiver.timeout;
+        match time::timeout(limit, self.try_send(notification, now_ms)).await {
+            Ok(result) => result,
+            Err(_) => Err(later(format!(
+                "it took longer than {}",
+                humantime::format_duration(limit)
+            ))),
+        }
+    }
+
+    async fn try_send(&self, notification: &Notification, now_ms: u64) -> Result<(), Failure> {
+        let from = &self.from;
+        match &self.receiver.target {
+            Target::Alertmanager(http) => {
+                let lasts = (self.receiver.repeat * LASTS).max(Duration::from_mins(1));
+                let body = payload::alertmanager(notification, from, now_ms, lasts);
+                let url = format!("{}/api/v2/alerts", url(http)?.trim_end_matches('/'));
+                self.web.post(&url, &headers(http)?, body.to_string()).await
+            }
+            Target::Webhook { http, secret } => {
+                let body = payload::webhook(notification, from).to_string();
+                let mut headers = headers(http)?;
+                let at_s = now_ms / 1000;
+                let mut add = |name: &str, value: String| headers.push((name.to_owned(), value));
+                add(
+                    "evenkeel-delivery",
+                    format!("{}-{}", from.instance, notification.id),
+                );
+                add("evenkeel-timestamp", at_s.to_string());
+                if let Some(secret) = secret {
+                    let secret = reveal(secret)?;
+                    let signature = payload::signature(secret.as_bytes(), at_s, body.as_bytes());
+                    add("evenkeel-signature", signature);
+                }
+                self.web.post(&url(http)?, &headers, body).await
+            }
+            Target::Slack(http) => {
+                let body = payload::slack(notification, from).to_string();
+                self.web.post(&url(http)?, &headers(http)?, body).await
+            }
+            Target::Command(words) => {
+                let body = payload::webhook(notification, from).to_string();
+                local::command(words, body.as_bytes()).await
+            }
+            Target::Syslog(path) => local::syslog(path, notification).await,
+            Target::File(path) => local::file(path, payload::lines(notification, from)).await,
+        }
+    }
+}
+
+/// Builds what all HTTP requests share.
+pub(super) fn web() -> Web {
+    Web::new()
+}
+
+/// A failure that may pass.
+fn later(why: impl Into<String>) -> Failure {
+    Failure {
+        why: why.into(),
+        again: Again::Later,
+    }
+}
+
+fn url(http: &Http) -> Result<String, Failure> {
+    text(&http.url)
+}
+
+fn headers(http: &Http) -> Result<Vec<(String, String)>, Failure> {
+    let one = |(name, value): &(String, Text)| Ok((name.clone(), text(value)?));
+    http.headers.iter().map(one).collect()
+}
+
+fn text(text: &Text) -> Result<String, Failure> {
+    match text {
+        Text::Plain(plain) => Ok(plain.clone()),
+        Text::Secret(secret) => reveal(secret),
+    }
+}
+
+/// A secret as it is now. What is wrong with it says where it is, and never what.
+fn reveal(secret: &Secret) -> Result<String, Failure> {
+    let (found, place) = match secret {
+        Secret::File(path) => {
+            let text = fs::read_to_string(path)
+                .map_err(|e| later(format!("cannot read the secret in {}: {e}", path.display())))?;
+            (text, path.display().to_string())
+        }
+        Secret::Env(name) => {
+            let text = env::var(name).map_err(|e| {
+                later(format!(
+                    "cannot read the secret in the variable {name}: {e}"
+                ))
+            })?;
+            (text, format!("the variable {name}"))
+        }
+    };
+    let trimmed = found.trim_end_matches(['\r', '\n']);
+    if trimmed.is_empty() {
+        return Err(later(format!(
+            "the secret in {place} is empty: write it there"
+        )));
+    }
+    Ok(trimmed.to_owned())
+}
