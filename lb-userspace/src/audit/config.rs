@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use super::{Finding, Level, percent, weights};
 use crate::{
     model::{
-        Config, HealthCheck, ProbeKind, Protocol, RingSize, Service, ServicePort, Underperformers, Verify, XdpMode,
+        Config, HealthCheck, ProbeKind, Protocol, RingSize, Service, ServicePort, Underperformers,
+        Verify, XdpMode,
     },
     stats::evenness::{Deviation, config_reference},
 };

@@ -13,6 +13,7 @@ use super::{
     Now, PATIENCE,
     examine::{complete, in_a_line},
     footing::{Newcomer, Newcomers},
+    probes::Ways,
     state::State,
 };
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
         proto::change::{Configuration, Finding, Outcome, Plan},
         server::change::{Actor, Answer, Answerer, Because, Refused},
     },
+    balance::image::Numbers,
     causes::with_causes,
     change::fixed::settings,
     health::{driver::Report, schedule::FIRST_ROUND},
@@ -28,9 +30,12 @@ use crate::{
         configurations::{Entry, InForce, digest},
         opening::digest_of_file,
     },
-    model::{Backend, Config, Service, Via},
+    model::{Backend, Config, Service},
     neighbours::Unresolved,
 };
+
+/// A service, and those of its backends that are new.
+type Newcoming = (Service, Vec<Backend>);
 
 /// A configuration that somebody wants in force.
 pub(super) struct Wish {
@@ -62,7 +67,9 @@ pub(super) struct Pending {
     wish: Wish,
     filed: Config,
     findings: Vec<Finding>,
-    newcomers: Vec<(Service, Vec<Backend>)>,
+    newcomers: Vec<Newcoming>,
+    /// The numbers that they will have, by which their probes are steered until then.
+    numbers: Numbers,
     reports: BTreeMap<Newcomer, Report>,
     /// How many of them are probed.
     probed: usize,
@@ -82,6 +89,9 @@ impl State {
         match self.examine(&wish) {
             Ok(_) if self.is_in_force(&wish) => self.already_in_force(answer),
             Ok((filed, findings)) => {
+                // It was looked at with the same outcome a moment ago.
+                let footing = self.footing(&filed, &self.overrides, Newcomers::Unknown);
+                let numbers = footing.map_or_else(|_| self.numbers.clone(), |of| of.numbers);
                 let newcomers = self.newcomers(&filed);
                 let patience = newcomers
                     .iter()
@@ -90,9 +100,7 @@ impl State {
                     .max()
                     .unwrap_or_default();
                 let of = |(service, backends): &(Service, Vec<Backend>)| {
-                    // Those on the way of traffic have none before they are in force.
-                    let check = service.health.as_ref();
-                    let probed = check.is_some_and(|check| check.via == Via::Direct);
+                    let probed = service.health.is_some();
                     if probed { backends.len() } else { 0 }
                 };
                 self.pending = Some(Pending {
@@ -102,10 +110,12 @@ impl State {
                     findings,
                     deadline: now.instant + patience + PATIENCE,
                     newcomers,
+                    numbers,
                     reports: BTreeMap::new(),
                     answer,
                 });
                 self.targets_changed = true;
+                self.aim_probes();
                 self.settle_change(now);
             }
             Err(refusal) => self.refuse_change(&wish, refusal, answer),
@@ -132,6 +142,16 @@ impl State {
             plan: Plan::default(),
         };
         self.answer(answer, Ok(Answer::Outcome(Box::new(outcome))));
+    }
+
+    /// The backends that a change waits for, and how their probes will be steered.
+    pub(super) fn expected(&self) -> Option<(&[Newcoming], Ways<'_>)> {
+        let of = self.pending.as_ref()?;
+        let ways = Ways {
+            numbers: &of.numbers,
+            tunnel: &of.filed.tunnel,
+        };
+        Some((&of.newcomers, ways))
     }
 
     /// Goes on with the change that waits, where it need not wait any more.

@@ -286,6 +286,7 @@ impl State {
         // What it is about to learn would be of the footing before.
         self.sweeper.begin_anew();
         self.targets_changed = true;
+        self.aim_probes();
         Ok(())
     }
 

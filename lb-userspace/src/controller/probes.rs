@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::state::State;
 use crate::{
-    balance::image,
+    balance::image::{self, Numbers},
     causes::with_causes,
     dataplane::steering::Steering,
     health::{
@@ -19,7 +19,7 @@ use crate::{
         probe::path::{Large, Path, Paths, Steered},
     },
     journal::{Event, Kind, Level},
-    model::{Backend, Config, HealthCheck, Service, Via},
+    model::{Backend, Config, HealthCheck, Service, Tunnel, Via},
     neighbours::NextHop,
 };
 
@@ -71,7 +71,21 @@ pub(super) fn vips(config: &Config) -> BTreeSet<IpAddr> {
     across.map(|service| service.key.vip).collect()
 }
 
+/// What steers the probes of some backends, beside what is known of their next hops.
+#[derive(Clone, Copy)]
+pub(super) struct Ways<'a> {
+    pub(super) numbers: &'a Numbers,
+    pub(super) tunnel: &'a Tunnel,
+}
+
 impl State {
+    fn footing_ways(&self) -> Ways<'_> {
+        Ways {
+            numbers: &self.numbers,
+            tunnel: &self.config.tunnel,
+        }
+    }
+
     /// The ways of probes, as they change.
     pub(super) fn probe_paths(&self) -> watch::Receiver<Arc<Paths>> {
         self.probes.paths.subscribe()
@@ -86,12 +100,21 @@ impl State {
         };
         let mut paths = Paths::new();
         let mut hindered: BTreeMap<Arc<str>, Arc<str>> = BTreeMap::new();
-        for service in &self.config.services {
+        let in_force = self.config.services.iter();
+        let in_force = in_force.map(|service| (service, &service.backends, self.footing_ways()));
+        let expected = self.expected().into_iter().flat_map(|(new, ways)| {
+            let of = move |(service, backends)| (service, backends, ways);
+            new.iter()
+                .map(|(service, backends)| (service, backends))
+                .map(of)
+        });
+        for (service, backends, ways) in in_force.chain(expected) {
             let Some(check) = service.health.as_ref().filter(|c| c.via == Via::Vip) else {
                 continue;
             };
-            for backend in &service.backends {
-                let Some(path) = self.probe_path(&mut steering, service, check, backend) else {
+            for backend in backends {
+                let path = self.probe_path(&mut steering, ways, service, check, backend);
+                let Some(path) = path else {
                     continue;
                 };
                 if let Path::Instead(why) = &path {
@@ -117,6 +140,7 @@ impl State {
     fn probe_path(
         &self,
         steering: &mut Result<Steering, Arc<str>>,
+        Ways { numbers, tunnel }: Ways<'_>,
         service: &Service,
         check: &HealthCheck,
         backend: &Backend,
@@ -125,10 +149,9 @@ impl State {
             Ok(steering) => steering,
             Err(why) => return Some(Path::Instead(why.clone())),
         };
-        let number = self.numbers.endpoint(&service.key, backend.address)?;
-        let of = self.numbers.service(&service.key)?;
+        let number = numbers.endpoint(&service.key, backend.address)?;
+        let of = numbers.service(&service.key)?;
         let way = self.ways.get(&backend.address).copied();
-        let tunnel = &self.config.tunnel;
         let (endpoint, far) = image::records(of, service, backend, way, tunnel);
         if endpoint.mode == mode::UNRESOLVED {
             return None;

@@ -382,7 +382,9 @@ impl State {
 
     /// Takes the latest next hops.
     pub(super) fn follow(&mut self, hops: &Arc<NextHops>) {
-        let backends = addresses(&self.config);
+        let mut backends = addresses(&self.config);
+        let new = self.waiting_newcomers().flat_map(|(_, new)| new);
+        backends.extend(new.map(|backend| backend.address));
         for (address, hop) in hops.hops.iter().filter(|(to, _)| backends.contains(to)) {
             let before = self.hops.hops.get(address);
             match hop {
