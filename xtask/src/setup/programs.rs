@@ -8,7 +8,7 @@ use super::{Missing, debian};
 use crate::steps::Step;
 
 /// Program, Debian package, purpose.
-const PROGRAMS: [(&str, &str, &str); 10] = [
+const PROGRAMS: [(&str, &str, &str); 11] = [
     ("ip", "iproute2", "network namespaces and veth pairs"),
     ("ethtool", "ethtool", "checksum offload of veth pairs"),
     (
@@ -25,6 +25,7 @@ const PROGRAMS: [(&str, &str, &str); 10] = [
         "iputils-ping",
         "fragments and echoes for the host itself",
     ),
+    ("openssl", "openssl", "a server with certificates"),
     ("cc", "gcc", "a linker for host programs"),
     ("dpkg-deb", "dpkg", "unpacking a private nginx"),
 ];
