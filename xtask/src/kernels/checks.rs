@@ -48,7 +48,7 @@ const fn all(file: &'static str) -> Check {
 }
 
 /// The checks. A line here is all that another one takes.
-const CHECKS: [Check; 25] = [
+const CHECKS: [Check; 26] = [
     all("packets"),
     all("packets_foreign"),
     all("packets_modes"),
@@ -94,6 +94,7 @@ const CHECKS: [Check; 25] = [
         "kernel",
         "a_controller_that_is_killed_and_started_again_takes_over_unnoticed_in_mode_snat",
     ),
+    one("probes", "a_broken_tunnel_shows_in_ipip"),
     Check {
         file: "kernel",
         test: Some("an_older_kernel_is_refused_before_anything_is_touched"),
