@@ -37,15 +37,7 @@ pub fn find(program: &str) -> Option<PathBuf> {
     SYSTEM_DIRS
         .iter()
         .map(PathBuf::from)
-        .chain(
-            [
-                "bin",
-                "nginx/usr/sbin",
-                "haproxy/usr/sbin",
-                "alertmanager/usr/bin",
-            ]
-            .map(|dir| own.join(dir)),
-        )
+        .chain(["bin", "nginx/usr/sbin", "haproxy/usr/sbin"].map(|dir| own.join(dir)))
         .chain(env::split_paths(&path))
         .map(|dir| dir.join(program))
         .find(|candidate| candidate.is_file())

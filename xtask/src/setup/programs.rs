@@ -86,15 +86,12 @@ pub(super) fn look(missing: &mut Missing) {
             );
         }
     }
+    // Not unpacked like nginx: Debian's looks for its templates under /usr/share, wherever it is.
     if tools::find("prometheus-alertmanager").is_none() {
-        if debian::is_here() {
-            missing.afterwards.push(unpack_alertmanager());
-        } else {
-            missing.needs(
-                "prometheus-alertmanager",
-                "a receiver of notifications; its service need not run",
-            );
-        }
+        missing.needs(
+            "prometheus-alertmanager",
+            "a receiver of notifications; its service need not run",
+        );
     }
 }
 
@@ -104,17 +101,6 @@ pub(super) fn look(missing: &mut Missing) {
 fn unpack_nginx() -> Step {
     // The program is in `nginx` on Debian 12 and later, in `nginx-core` before.
     unpack("nginx", "the backends", "nginx nginx-core", "nginx -v")
-}
-
-/// Unpacks Debian's Alertmanager into `target/tools/alertmanager` without installing it.
-fn unpack_alertmanager() -> Step {
-    let package = "prometheus-alertmanager";
-    unpack(
-        "alertmanager",
-        "notifications",
-        package,
-        "prometheus-alertmanager --version",
-    )
 }
 
 /// Unpacks the first of some packages that has a program, without installing it.
