@@ -243,7 +243,7 @@ pub async fn run(opening: Opening, version: String) -> Result<(), Error> {
             watcher.follow(state.followed());
             telling.follow(&state);
         }
-        telling.settle(&mut state);
+        news |= telling.settle(&mut state);
         if news || !state.answers.is_empty() {
             status_in.send_replace(state.status(Now::read()));
         }

@@ -348,3 +348,40 @@ fn a_receiver_that_fails_and_hangs_gets_all_of_it_once_and_in_order() {
     })
     .unwrap();
 }
+
+#[test]
+fn receivers_follow_a_configuration_that_is_applied() {
+    let bed = Topology::build(&Spec::default()).unwrap();
+    let _servers = Web::start_all(&bed).unwrap();
+    let mut daemon = Daemon::start(&bed, &config(&bed, "")).unwrap();
+    assert_eq!(ask(&bed, &["notify", "test", "first", "--json"]).0, 2);
+    let apply = |name: &str| {
+        let told = bed.dir().path().join(format!("{name}.jsonl"));
+        let receiver = format!(
+            "[[notify]]\nname = \"{name}\"\ntype = \"file\"\npath = \"{}\"\n",
+            told.display()
+        );
+        let next = bed.dir().write("next.toml", &config(&bed, &receiver));
+        let next = next.unwrap();
+        assert_eq!(ask(&bed, &["apply", next.to_str().unwrap(), "--json"]).0, 0);
+        wait::until("the receiver to take a test", PATIENCE, || {
+            let (code, tested) = ask(&bed, &["notify", "test", name, "--json"]);
+            ensure!(code == 0, "{code} {tested:?}");
+            Ok(())
+        })
+        .unwrap();
+        assert!(!lines(&told).unwrap().is_empty(), "a test is told");
+    };
+    apply("first");
+    apply("second");
+    assert_eq!(ask(&bed, &["notify", "test", "first", "--json"]).0, 2);
+    wait::until("the status to show the second alone", PATIENCE, || {
+        let shown = daemon.status()?["notify"]["receivers"].clone();
+        let receivers = shown.as_array().unwrap();
+        let names: Vec<_> = receivers.iter().map(|r| &r["name"]).collect();
+        ensure!(names == ["second"], "{shown}");
+        Ok(())
+    })
+    .unwrap();
+    assert!(daemon.terminate().unwrap().success());
+}

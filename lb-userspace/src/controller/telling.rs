@@ -22,7 +22,9 @@ const NOTICES: usize = 1024;
 
 /// Both at work; they end with this value.
 pub(super) struct Telling {
-    at_work: AtWork,
+    at_work: Option<(Notifier, Auditor)>,
+    /// Those of another configuration that have been told to end: two would tell from one spool.
+    ending: Option<JoinHandle<()>>,
     /// What may be asked of those at work.
     handles: watch::Sender<Handle>,
     /// What they follow.
@@ -30,16 +32,6 @@ pub(super) struct Telling {
     status: watch::Receiver<Arc<Status>>,
     sender: mpsc::Sender<Event>,
     notices: mpsc::Receiver<Event>,
-}
-
-enum AtWork {
-    Both(
-        Notifier,
-        #[expect(dead_code, reason = "it ends when dropped")] Auditor,
-    ),
-    /// They have been told to end, and those of another configuration come after them: two would
-    /// tell from one spool.
-    Ending(JoinHandle<()>),
 }
 
 impl Telling {
@@ -57,7 +49,8 @@ impl Telling {
         let handle = at_work.0.handle();
         state.notify = Some(handle.clone());
         Ok(Self {
-            at_work: AtWork::Both(at_work.0, at_work.1),
+            at_work: Some(at_work),
+            ending: None,
             handles: watch::Sender::new(handle),
             config,
             status: status.clone(),
@@ -82,33 +75,36 @@ impl Telling {
             return;
         }
         self.config = state.config().clone();
-        // What is being sent has a moment to be taken, which nothing here waits for.
-        let ending = task::spawn_blocking(|| ());
-        if let AtWork::Both(notifier, _) =
-            std::mem::replace(&mut self.at_work, AtWork::Ending(ending))
-        {
-            self.at_work = AtWork::Ending(task::spawn_blocking(move || drop(notifier)));
+        // Where some are ending already, those that come after them follow the latest.
+        if let Some((notifier, auditor)) = self.at_work.take() {
+            drop(auditor);
+            // What is being sent has a moment to be taken, which nothing here waits for.
+            self.ending = Some(task::spawn_blocking(move || drop(notifier)));
         }
     }
 
-    /// Starts those of another configuration, once the ones before have ended.
-    pub(super) fn settle(&mut self, state: &mut State) {
-        match &self.at_work {
-            AtWork::Ending(ending) if ending.is_finished() => {}
-            _ => return,
+    /// Starts those of another configuration, once the ones before have ended. Answers whether
+    /// there is anything to show.
+    pub(super) fn settle(&mut self, state: &mut State) -> bool {
+        if self.at_work.is_some() || self.ending.as_ref().is_some_and(|of| !of.is_finished()) {
+            return false;
         }
         match begin(&self.config, &self.status, &self.sender) {
             Ok((notifier, auditor)) => {
                 let handle = notifier.handle();
                 state.notify = Some(handle.clone());
                 self.handles.send_replace(handle);
-                self.at_work = AtWork::Both(notifier, auditor);
+                self.at_work = Some((notifier, auditor));
+                true
             }
             // With the next event it is tried again.
-            Err(e) => error!(
-                "nobody is told of alerts until it works: cannot start the notifications: {}",
-                with_causes(&e)
-            ),
+            Err(e) => {
+                error!(
+                    "nobody is told of alerts until it works: cannot start the notifications: {}",
+                    with_causes(&e)
+                );
+                false
+            }
         }
     }
 
