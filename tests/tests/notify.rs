@@ -363,6 +363,11 @@ fn receivers_follow_a_configuration_that_is_applied() {
         );
         let next = bed.dir().write("next.toml", &config(&bed, &receiver));
         let next = next.unwrap();
+        assert_eq!(
+            ask(&bed, &["plan", next.to_str().unwrap()]).0,
+            2,
+            "a change"
+        );
         assert_eq!(ask(&bed, &["apply", next.to_str().unwrap(), "--json"]).0, 0);
         wait::until("the receiver to take a test", PATIENCE, || {
             let (code, tested) = ask(&bed, &["notify", "test", name, "--json"]);

@@ -100,14 +100,28 @@ fn keeps_pool(before: &Config, after: &Config) -> bool {
 /// The settings of all services that differ and can be changed, as keys of the file.
 #[must_use]
 pub fn settings(before: &Config, after: &Config) -> Vec<String> {
-    let (tracking, next) = (&before.tracking, &after.tracking);
+    // Taken apart, so that a part that is new is not overlooked here or in `fixed`.
+    let Config {
+        data_plane,
+        admin: _,
+        snat,
+        tunnel,
+        state: _,
+        tracking,
+        notify,
+        audit,
+        services: _,
+    } = before;
+    let next = &after.tracking;
     let differing = [
         (
             "data_plane.evenness",
-            before.data_plane.evenness != after.data_plane.evenness,
+            data_plane.evenness != after.data_plane.evenness,
         ),
-        ("snat", before.snat != after.snat),
-        ("tunnel", before.tunnel != after.tunnel),
+        ("snat", *snat != after.snat),
+        ("tunnel", *tunnel != after.tunnel),
+        ("notify", *notify != after.notify),
+        ("audit", *audit != after.audit),
         ("tracking.window", tracking.window != next.window),
         ("tracking.idle_tcp", tracking.idle_tcp != next.idle_tcp),
         ("tracking.idle_udp", tracking.idle_udp != next.idle_udp),
@@ -145,13 +159,14 @@ mod tests {
     fn what_needs_a_restart_is_named() {
         assert_eq!(keys(PLAIN, PLAIN), (vec![], vec![]));
         let other = "[data_plane]\ninterfaces = [\"eth1\"]\nxdp_mode = \"generic\"\npins = \"/x\"\n\
-                     hash_seed = 5\n[admin]\nsocket = \"/y\"\ngroup = \"ops\"\n[state]\n\
+                     hash_seed = 5\nprobe_mark = 0x7f0000\n[admin]\nsocket = \"/y\"\ngroup = \"ops\"\n[state]\n\
                      directory = \"/z\"\n[tracking]\nfresh = 131072\nestablished = 131072";
         let all = [
             "data_plane.interfaces",
             "data_plane.xdp_mode",
             "data_plane.pins",
             "data_plane.hash_seed",
+            "data_plane.probe_mark",
             "admin.socket",
             "admin.group",
             "state.directory",
@@ -167,8 +182,15 @@ mod tests {
     #[test]
     fn what_holds_for_all_is_named() {
         let other = "[data_plane]\ninterfaces = [\"eth0\"]\nevenness = 0.01\n[tracking]\n\
-                     window = \"1m\"\n[tunnel]\ngue_port = 6081";
-        let live = ["data_plane.evenness", "tunnel", "tracking.window"];
+                     window = \"1m\"\n[tunnel]\ngue_port = 6081\n[audit]\nevery = \"2h\"\n\
+                     [[notify]]\nname = \"ops\"\ntype = \"file\"\npath = \"/alerts\"";
+        let live = [
+            "data_plane.evenness",
+            "tunnel",
+            "notify",
+            "audit",
+            "tracking.window",
+        ];
         assert_eq!(
             keys(PLAIN, other),
             (vec![], live.map(str::to_owned).to_vec())

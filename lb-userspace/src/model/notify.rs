@@ -34,6 +34,25 @@ impl Receiver {
     pub const TIMEOUT: Duration = Duration::from_secs(5);
     /// The most notifications in a minute by default.
     pub const PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(59);
+
+    /// One with a file that is told of everything, for tests.
+    #[cfg(test)]
+    pub(crate) fn ops() -> Self {
+        Self {
+            name: "ops".into(),
+            target: Target::File("/alerts".into()),
+            filter: Filter {
+                alerts: None,
+                severity: Severity::Info,
+                services: None,
+            },
+            resolve: true,
+            repeat: Self::REPEAT,
+            heartbeat: None,
+            per_minute: Self::PER_MINUTE,
+            timeout: Self::TIMEOUT,
+        }
+    }
 }
 
 /// What a receiver is told of.

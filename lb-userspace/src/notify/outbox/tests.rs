@@ -7,20 +7,7 @@ use crate::{
 const START: u64 = 1_000_000;
 
 fn receiver(change: impl FnOnce(&mut Receiver)) -> Receiver {
-    let mut receiver = Receiver {
-        name: "ops".into(),
-        target: Target::File("/alerts".into()),
-        filter: Filter {
-            alerts: None,
-            severity: Severity::Info,
-            services: None,
-        },
-        resolve: true,
-        repeat: Duration::from_hours(4),
-        heartbeat: None,
-        per_minute: Receiver::PER_MINUTE,
-        timeout: Receiver::TIMEOUT,
-    };
+    let mut receiver = Receiver::ops();
     change(&mut receiver);
     receiver
 }

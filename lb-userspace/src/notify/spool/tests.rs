@@ -1,27 +1,8 @@
-use std::{sync::Arc, time::Duration};
-
 use super::*;
 use crate::{
-    model::{AlertName, Filter, Receiver, Severity, Target},
+    model::{AlertName, Receiver},
     notify::{derive::Derived, ledger::Ledger},
 };
-
-fn receiver() -> Receiver {
-    Receiver {
-        name: Arc::from("ops"),
-        target: Target::File("/alerts".into()),
-        filter: Filter {
-            alerts: None,
-            severity: Severity::Info,
-            services: None,
-        },
-        resolve: true,
-        repeat: Duration::from_hours(4),
-        heartbeat: None,
-        per_minute: Receiver::PER_MINUTE,
-        timeout: Receiver::TIMEOUT,
-    }
-}
 
 fn drifted() -> Derived {
     let alert = super::super::alert::Alert {
@@ -37,7 +18,7 @@ fn drifted() -> Derived {
 
 /// An outbox that has something to send, and what it decided.
 fn outbox() -> (Outbox, Decision) {
-    let mut outbox = Outbox::new(&receiver(), 1, BTreeMap::new(), VecDeque::new());
+    let mut outbox = Outbox::new(&Receiver::ops(), 1, BTreeMap::new(), VecDeque::new());
     let mut ledger = Ledger::new(1, []);
     ledger.update(1, &drifted());
     let decision = outbox.decide(1, &ledger, &mut 41);
