@@ -323,9 +323,11 @@ pub struct DataPlaneConfig {
 pub struct AdminConfig {
     /// The Unix socket's path.
     pub socket: PathBuf,
-    /// A group, by name or number, whose members may talk to it besides root and the
-    /// controller's own user.
+    /// A group, by name or number, whose members may ask, besides root and the controller's own
+    /// user.
     pub group: Option<String>,
+    /// A group whose members may change as well.
+    pub change_group: Option<String>,
 }
 
 /// A whole validated configuration.

@@ -23,6 +23,8 @@ use tokio::{
 
 /// A group number that needs no entry in the group database.
 const GROUP: u32 = 47_110;
+/// Another one.
+const CHANGE_GROUP: u32 = 47_111;
 const NOBODY: &str = "--reuid=65534";
 
 /// A server in the background, ended with its runtime.
@@ -45,6 +47,7 @@ impl Served {
         let config = AdminConfig {
             socket: folder.path().join("s"),
             group: Some(GROUP.to_string()),
+            change_group: Some(CHANGE_GROUP.to_string()),
         };
         let server = Server::bind(&config).expect("the socket");
         let (latest, receiver) = watch::channel(Arc::new(status()));
@@ -162,11 +165,13 @@ fn root_and_members_of_the_group_are_answered() {
 }
 
 #[test]
-fn members_of_the_group_may_ask_and_not_change() {
+fn members_of_one_group_may_ask_and_those_of_the_other_may_change() {
     let served = Served::start();
     let socket = served.socket();
     let supplementary = format!("--groups={GROUP}");
     let member = [NOBODY, "--regid=65534", &supplementary];
+    let both = format!("--groups={GROUP},{CHANGE_GROUP}");
+    let changing = [NOBODY, "--regid=65534", &both];
     let root = ["--reuid=0", "--clear-groups"];
     let post = |identity: &[&str], path: &str| {
         let url = format!("http://evenkeel/v1/{path}");
@@ -177,8 +182,11 @@ fn members_of_the_group_may_ask_and_not_change() {
         assert_eq!(code, "403", "{path}: {body}");
         assert!(body.contains("may look and not change"), "{body}");
         // Nobody answers behind this socket, so whoever may ask is told that much.
-        let (code, body) = post(&root, path);
-        assert_ne!(code, "403", "{path}: {body}");
+        for who in [&root[..], &changing] {
+            let (code, body) = post(who, path);
+            assert_ne!(code, "403", "{path}: {body}");
+            assert_ne!(code, "000", "{path}: {body}");
+        }
     }
     let plan = r#"{"file":"","text":""}"#;
     let asked = ["--data", plan, "http://evenkeel/v1/plan"];

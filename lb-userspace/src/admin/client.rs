@@ -50,7 +50,7 @@ pub enum ClientError {
     /// The socket's file mode keeps this user out.
     #[error(
         "permission denied: {} is not open to this user: use sudo, or join the group that 'group' \
-         under [admin] names",
+         under [admin] names ('change_group' where that is the only one)",
         socket.display()
     )]
     PermissionDenied {

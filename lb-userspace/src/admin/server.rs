@@ -15,7 +15,8 @@
 //!
 //! A connection carries one request and lives for at most five seconds, which bounds a slow
 //! header, a slow body and a slow reader alike; once a whole request is with the controller, for a
-//! minute. Whoever may connect may look; only root and the controller's own user may change.
+//! minute. Whoever may connect may look; root, the controller's own user and members of
+//! `admin.change_group` may change.
 
 pub mod change;
 mod peer;
@@ -80,7 +81,7 @@ pub enum BindError {
     /// The configured group does not exist.
     #[error(
         "cannot give the admin socket to group '{group}': there is no such group; create it with \
-         'groupadd --system {group}' or change 'group' under [admin]"
+         'groupadd --system {group}' or name another one under [admin]"
     )]
     UnknownGroup {
         /// The group as configured.
@@ -156,7 +157,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes the socket: 0660, owned by this process's user and by the configured group.
+    /// Makes the socket: 0660, owned by this process's user and by the configured group (the one for
+    /// looking where there are two).
     ///
     /// A socket that nobody answers at, left by a controller that was killed, is replaced. Needs
     /// no async runtime.
@@ -166,15 +168,17 @@ impl Server {
     /// If the group is unknown, a controller already answers at the path, something else is there,
     /// or the system refuses.
     pub fn bind(config: &AdminConfig) -> Result<Self, BindError> {
-        let group = config.group.as_deref().map(resolve_group).transpose()?;
-        let (file, listener) = SocketFile::create(&config.socket, group)?;
+        let group = |named: &Option<String>| named.as_deref().map(resolve_group).transpose();
+        let admission = Admission {
+            owner: Uid::effective(),
+            group: group(&config.group)?,
+            change_group: group(&config.change_group)?,
+        };
+        let (file, listener) = SocketFile::create(&config.socket, admission.of_socket())?;
         Ok(Self {
             file,
             listener,
-            admission: Admission {
-                owner: Uid::effective(),
-                group,
-            },
+            admission,
             more: Router::new(),
         })
     }
@@ -349,7 +353,7 @@ fn refusal(uid: Uid) -> Router {
             StatusCode::FORBIDDEN,
             format!(
                 "user {uid} may not talk to this controller: ask as root, as the controller's own \
-                 user, or as a member of the group that 'group' under [admin] names"
+                 user, or as a member of a group that 'group' or 'change_group' under [admin] names"
             ),
         )
     })

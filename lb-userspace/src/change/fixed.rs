@@ -45,6 +45,11 @@ pub fn fixed(before: &Config, after: &Config) -> Vec<Fixed> {
         ("admin.socket", admin.socket != next_admin.socket, RESTART),
         ("admin.group", admin.group != next_admin.group, RESTART),
         (
+            "admin.change_group",
+            admin.change_group != next_admin.change_group,
+            RESTART,
+        ),
+        (
             "state.directory",
             state.directory != next_state.directory,
             RESTART,
@@ -159,7 +164,7 @@ mod tests {
     fn what_needs_a_restart_is_named() {
         assert_eq!(keys(PLAIN, PLAIN), (vec![], vec![]));
         let other = "[data_plane]\ninterfaces = [\"eth1\"]\nxdp_mode = \"generic\"\npins = \"/x\"\n\
-                     hash_seed = 5\nprobe_mark = 0x7f0000\n[admin]\nsocket = \"/y\"\ngroup = \"ops\"\n[state]\n\
+                     hash_seed = 5\nprobe_mark = 0x7f0000\n[admin]\nsocket = \"/y\"\ngroup = \"ops\"\nchange_group = \"wheel\"\n[state]\n\
                      directory = \"/z\"\n[tracking]\nfresh = 131072\nestablished = 131072";
         let all = [
             "data_plane.interfaces",
@@ -169,6 +174,7 @@ mod tests {
             "data_plane.probe_mark",
             "admin.socket",
             "admin.group",
+            "admin.change_group",
             "state.directory",
             "tracking.fresh",
             "tracking.established",

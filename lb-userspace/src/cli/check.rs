@@ -13,8 +13,8 @@ use crate::{
     audit,
     config::{self, LoadError},
     model::{
-        Backend, Config, Ejection, Fragments, HealthCheck, Mode, OnDown, Part, Protocol, Service,
-        Spread, Tunnel, UdpFlows, Via,
+        AdminConfig, Backend, Config, Ejection, Fragments, HealthCheck, Mode, OnDown, Part,
+        Protocol, Service, Spread, Tunnel, UdpFlows, Via,
     },
 };
 
@@ -79,6 +79,20 @@ fn advice(config: &Config) -> String {
     format!("\nvalid, but:\n{}", super::audit::render(&findings))
 }
 
+/// Who may talk to the controller.
+fn admitted(admin: &AdminConfig) -> String {
+    match (&admin.group, &admin.change_group) {
+        (None, None) => "root alone".to_owned(),
+        (Some(group), None) => format!("root and group {}", plain(group)),
+        (None, Some(change)) => format!("root and group {}, which may change", plain(change)),
+        (Some(group), Some(change)) => format!(
+            "root and group {}; group {} may change",
+            plain(group),
+            plain(change)
+        ),
+    }
+}
+
 /// What a person wants to see confirmed.
 fn summary(config: &Config) -> String {
     let plane = &config.data_plane;
@@ -89,10 +103,7 @@ fn summary(config: &Config) -> String {
         plane.xdp_mode,
         plain(&plane.pins.to_string_lossy()),
         plain(&admin.socket.to_string_lossy()),
-        admin.group.as_ref().map_or_else(
-            || "root alone".to_owned(),
-            |group| format!("root and group {}", plain(group))
-        ),
+        admitted(admin),
     );
     out.push_str(&shared(config));
     for service in &config.services {
@@ -328,6 +339,7 @@ mod tests {
             admin: AdminConfig {
                 socket: "/run/x.sock".into(),
                 group: Some("ops".to_owned()),
+                change_group: Some("lb".to_owned()),
             },
             tracking: Tracking::default(),
             state: State::default(),
@@ -378,7 +390,7 @@ mod tests {
             "\
 attached to   eth0, eth1 (native XDP)
 pinned in     /sys/fs/bpf/evenkeel
-answers at    /run/x.sock, for root and group ops
+answers at    /run/x.sock, for root and group ops; group lb may change
 snat from     10.0.0.100, ports 1024-33791
 remembers     up to 65536 new and 262144 established flows; for 10m after a change
 

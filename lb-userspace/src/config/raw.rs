@@ -327,8 +327,10 @@ table! {
         /// The Unix socket. Default: `/run/evenkeel/evenkeel.sock`.
         #[schemars(extend("default" = "/run/evenkeel/evenkeel.sock"))]
         socket: Leaf<String>,
-        /// A group whose members may ask, besides root; changes take root.
+        /// A group whose members may ask, besides root.
         group: Leaf<String>,
+        /// A group whose members may ask and change. Default: nobody but root.
+        change_group: Leaf<String>,
     }
 }
 

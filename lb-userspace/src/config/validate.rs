@@ -216,21 +216,20 @@ fn admin(
     let mut fields = Fields::new("admin", at, report);
     // The kernel's limit (sun_path), less the suffix of the lock beside the socket.
     let socket = fields.path("socket", &raw.socket, "/run/evenkeel/evenkeel.sock", 102);
-    let group = fields.optional(
-        "group",
-        &raw.group,
-        "name a group, as in \"adm\"",
-        |group| {
-            if group.is_empty() {
-                Err("is empty".to_owned())
-            } else {
-                Ok(group.clone())
-            }
-        },
-    );
+    let named = |group: &String| {
+        if group.is_empty() {
+            Err("is empty".to_owned())
+        } else {
+            Ok(group.clone())
+        }
+    };
+    let remedy = "name a group, as in \"adm\"";
+    let group = fields.optional("group", &raw.group, remedy, named);
+    let change_group = fields.optional("change_group", &raw.change_group, remedy, named);
     Some(AdminConfig {
         socket: socket?,
         group: group?,
+        change_group: change_group?,
     })
 }
 

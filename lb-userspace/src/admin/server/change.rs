@@ -194,8 +194,8 @@ impl Desk {
         if !self.caller.may_change {
             let user = &self.caller.actor.name;
             let error = format!(
-                "{user} may look and not change: members of the group that 'group' under [admin] \
-                 names may ask; ask for changes as root, or as the controller's own user"
+                "{user} may look and not change: ask for changes as root, as the controller's own \
+                 user, or as a member of the group that 'change_group' under [admin] names"
             );
             return problem(StatusCode::FORBIDDEN, error);
         }

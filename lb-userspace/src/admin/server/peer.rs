@@ -26,6 +26,11 @@ impl Peer {
             supplementary: supplementary_groups(stream)?,
         })
     }
+
+    /// Whether it is its primary group or a supplementary one.
+    fn is_member(&self, group: Gid) -> bool {
+        self.gid == group || self.supplementary.contains(&group)
+    }
 }
 
 /// Who may talk to the controller.
@@ -33,22 +38,30 @@ impl Peer {
 pub(super) struct Admission {
     /// The controller's own user.
     pub(super) owner: Uid,
-    /// The configured group.
+    /// Whose members may ask.
     pub(super) group: Option<Gid>,
+    /// Whose members may change as well.
+    pub(super) change_group: Option<Gid>,
 }
 
 impl Admission {
-    /// Root, the controller's own user and members of the group, be it their primary group or a
-    /// supplementary one.
+    /// Whoever may change, and members of the group for looking, as of a monitoring system.
     pub(super) fn admits(&self, peer: &Peer) -> bool {
-        let member = |group| peer.gid == group || peer.supplementary.contains(&group);
-        self.lets_change(peer) || self.group.is_some_and(member)
+        self.lets_change(peer) || self.group.is_some_and(|group| peer.is_member(group))
     }
 
-    /// Root and the controller's own user: who could do it without being asked. The group is for
-    /// looking, as of a monitoring system.
+    /// Root and the controller's own user, who could do it without being asked, and members of the
+    /// group for changing.
     pub(super) fn lets_change(&self, peer: &Peer) -> bool {
-        peer.uid.is_root() || peer.uid == self.owner
+        peer.uid.is_root()
+            || peer.uid == self.owner
+            || self.change_group.is_some_and(|group| peer.is_member(group))
+    }
+
+    /// The socket's group, which lets its members connect at all. There is one: where both are
+    /// configured, members of the other need be members of this one too.
+    pub(super) fn of_socket(&self) -> Option<Gid> {
+        self.group.or(self.change_group)
     }
 }
 
@@ -105,6 +118,7 @@ mod tests {
         let group = Admission {
             owner: Uid::from_raw(500),
             group: Some(Gid::from_raw(70)),
+            change_group: None,
         };
         let none = Admission {
             group: None,
@@ -124,6 +138,32 @@ mod tests {
             assert_eq!(none.admits(&peer), without_group, "{peer:?}");
             assert_eq!(group.lets_change(&peer), without_group, "{peer:?}");
         }
+    }
+
+    #[test]
+    fn the_second_group_may_change_and_the_first_may_not() {
+        let both = Admission {
+            owner: Uid::from_raw(500),
+            group: Some(Gid::from_raw(70)),
+            change_group: Some(Gid::from_raw(80)),
+        };
+        for (peer, admitted, changes) in [
+            (peer(1000, 70, &[]), true, false),
+            (peer(1000, 80, &[]), true, true),
+            (peer(1000, 70, &[80]), true, true),
+            (peer(1000, 1000, &[80]), true, true),
+            (peer(80, 1000, &[]), false, false),
+        ] {
+            assert_eq!(both.admits(&peer), admitted, "{peer:?}");
+            assert_eq!(both.lets_change(&peer), changes, "{peer:?}");
+        }
+        assert_eq!(both.of_socket(), Some(Gid::from_raw(70)));
+        let only = Admission {
+            group: None,
+            ..both
+        };
+        assert_eq!(only.of_socket(), Some(Gid::from_raw(80)));
+        assert!(!only.admits(&peer(1000, 70, &[])));
     }
 
     #[tokio::test]

@@ -55,6 +55,7 @@ fn config(socket: &Path) -> AdminConfig {
     AdminConfig {
         socket: socket.to_owned(),
         group: None,
+        change_group: None,
     }
 }
 
