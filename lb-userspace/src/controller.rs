@@ -32,6 +32,7 @@ use log::{error, info, warn};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
     time::{Interval, MissedTickBehavior, interval, sleep_until},
 };
 
@@ -60,6 +61,7 @@ use crate::{
     model::Config,
     neighbours::watch::Watcher,
     notify,
+    supervisor::{Phase, Supervisor},
 };
 
 /// Questions that wait to be taken.
@@ -74,6 +76,8 @@ const SWEEP: Duration = Duration::from_millis(20);
 const VERIFY: Duration = Duration::from_secs(10);
 /// How long a start waits, beyond the slowest first probe, before it publishes what it knows.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the first publication and attaching may take before a service manager gives up.
+const ATTACHING: Duration = Duration::from_secs(30);
 
 /// Why the controller could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -194,15 +198,19 @@ pub async fn run(opening: Opening, version: String) -> Result<(), Error> {
     let mut tick = every(TICK);
     let mut verify = every(VERIFY);
     let mut sweep = every(SWEEP);
-    let deadline =
-        tokio::time::Instant::from_std(Now::read().instant) + state.first_round() + PATIENCE;
+    let patience = state.first_round() + PATIENCE;
+    let deadline = tokio::time::Instant::from_std(Now::read().instant) + patience;
+    let mut supervisor = Supervisor::starting(patience + ATTACHING);
     let why = loop {
         // A probe that changes nothing is shown with the next tick: thousands come in a second.
         let mut news = false;
         tokio::select! {
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
-            _ = hangup.recv() => state.reload(Now::read()),
+            _ = hangup.recv() => {
+                supervisor.tell(Phase::Reloading);
+                state.reload(Now::read());
+            }
             // The server lives as long as this loop.
             Some(asked) = asks.recv() => answer(&mut state, asked),
             // The driver lives as long, too.
@@ -221,6 +229,8 @@ pub async fn run(opening: Opening, version: String) -> Result<(), Error> {
             }
             _ = tick.tick() => {
                 state.tick(Now::read());
+                // From here and nowhere else: a loop that hangs must be seen to.
+                supervisor.alive(status::line(&status_in.borrow()));
                 news = true;
             }
             Some(event) = telling.next() => state.pass_on(event),
@@ -237,30 +247,32 @@ pub async fn run(opening: Opening, version: String) -> Result<(), Error> {
         state.settle_change(Now::read());
         if std::mem::take(&mut state.targets_changed) {
             news = true;
-            if let Err(e) = driver.follow(&state.probed()) {
-                error!("checks go on as they were before: {}", with_causes(&e));
-            }
-            watcher.follow(state.followed());
-            telling.follow(&state);
+            follow(&state, &mut driver, &watcher, &mut telling);
         }
         news |= telling.settle(&mut state);
         if news || !state.answers.is_empty() {
             status_in.send_replace(state.status(Now::read()));
         }
-        for (to, what) in std::mem::take(&mut state.answers) {
-            // Who asked may have gone.
-            let _ = to.send(what);
+        hand_out(&mut state);
+        if state.attached() && !state.reloading() {
+            supervisor.tell(Phase::Ready);
         }
     };
+    supervisor.stopping();
     telling.end(&state);
     state.end(Now::read(), why);
     let _ = stop.send(());
+    drain(api).await;
+    Ok(())
+}
+
+/// Waits for the last answers of the admin API.
+async fn drain(api: JoinHandle<std::io::Result<()>>) {
     match api.await {
         Ok(Ok(())) => {}
         Ok(Err(e)) => warn!("admin socket: {e}"),
         Err(e) => warn!("admin socket: {e}"),
     }
-    Ok(())
 }
 
 /// Says what there is.
@@ -272,6 +284,15 @@ fn introduce(state: &State, probed: usize, socket: &Path) {
         services.iter().map(|s| s.backends.len()).sum::<usize>(),
         socket.display()
     );
+}
+
+/// Has all that works beside the task go on by what is in force now.
+fn follow(state: &State, driver: &mut Driver, watcher: &Watcher, telling: &mut Telling) {
+    if let Err(e) = driver.follow(&state.probed()) {
+        error!("checks go on as they were before: {}", with_causes(&e));
+    }
+    watcher.follow(state.followed());
+    telling.follow(state);
 }
 
 /// Lets packets follow what is known, once enough is, and attaches the program after the first time.
@@ -296,6 +317,14 @@ fn publish(state: &mut State) -> Result<bool, Error> {
     }
     state.attach()?;
     Ok(true)
+}
+
+/// Answers what the status shows by now.
+fn hand_out(state: &mut State) {
+    for (to, what) in std::mem::take(&mut state.answers) {
+        // Who asked may have gone.
+        let _ = to.send(what);
+    }
 }
 
 /// Does what is asked, or begins to.

@@ -1,8 +1,8 @@
 //! Evenkeel's controller as a library.
 //!
 //! Layers, from the bottom: [`model`] (data); [`config`], [`health`], [`balance`], [`stats`]
-//! (pure rules: no task, no clock, no kernel); [`dataplane`], [`neighbours`], [`journal`]
-//! (input and output);
+//! (pure rules: no task, no clock, no kernel); [`dataplane`], [`neighbours`], [`journal`],
+//! [`supervisor`] (input and output);
 //! [`controller`], [`admin`] (tasks); [`cli`]. Imports point down only.
 
 pub mod admin;
@@ -22,3 +22,4 @@ pub mod model;
 pub mod neighbours;
 pub mod notify;
 pub mod stats;
+pub mod supervisor;

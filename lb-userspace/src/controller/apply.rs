@@ -127,6 +127,12 @@ impl State {
         self.kept.digest_in_force() == Some(&*sha256) && self.identity.config_sha256 == sha256
     }
 
+    /// Whether the controller's own file is about to come into force.
+    pub(super) fn reloading(&self) -> bool {
+        let pending = self.pending.as_ref();
+        pending.is_some_and(|pending| pending.wish.how == "reload")
+    }
+
     /// Answers that there is nothing to do.
     fn already_in_force(&mut self, answer: Option<Answerer>) {
         let configuration = self.configuration();

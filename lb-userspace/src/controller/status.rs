@@ -1,6 +1,6 @@
 //! The state as the admin API shows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{layout::ExitCounters, verdict::Reason};
 
@@ -24,6 +24,23 @@ pub(super) fn exits(counters: &ExitCounters) -> BTreeMap<String, u64> {
         .filter(|(_, n)| *n > 0)
         .map(|(name, n)| (name.to_owned(), n))
         .collect()
+}
+
+/// The state in a line, for a service manager.
+pub(super) fn line(status: &proto::Status) -> String {
+    let serving: usize = status.services.iter().map(|s| s.serving).sum();
+    let all: usize = status.services.iter().map(|s| s.backends.len()).sum();
+    let mut line = format!(
+        "forwarding by generation {}: services {}, backends serving {serving} of {all}",
+        status.generation,
+        status.services.len()
+    );
+    let names: BTreeSet<&str> = status.alerts.iter().map(|a| &*a.name).collect();
+    for (n, name) in names.into_iter().enumerate() {
+        line += if n == 0 { "; " } else { ", " };
+        line += name;
+    }
+    line
 }
 
 /// Writes a MAC address.

@@ -37,6 +37,10 @@ pub(super) async fn command(words: &[String], input: &[u8]) -> Result<(), Failur
     };
     let mut child = Command::new(program)
         .args(arguments)
+        // The controller's conversation with a service manager is none of the program's.
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("WATCHDOG_PID")
+        .env_remove("WATCHDOG_USEC")
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
