@@ -43,7 +43,7 @@ use self::{
 };
 use crate::{
     admin::server::{
-        BindError, Server,
+        Server,
         change::{Answer, Ask, Asked},
     },
     balance::{image::Full, maglev::TooFewSlots},
@@ -82,9 +82,6 @@ const ATTACHING: Duration = Duration::from_secs(30);
 /// Why the controller could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The admin socket cannot be had.
-    #[error(transparent)]
-    Admin(#[from] BindError),
     /// The kernel refused.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),
@@ -158,9 +155,11 @@ impl Now {
 /// Runs until SIGTERM or SIGINT, and leaves the kernel forwarding. SIGHUP has it read its file
 /// again.
 ///
+/// Takes no more than [`privileges::KEPT`](crate::privileges::KEPT).
+///
 /// # Errors
 /// Where it cannot start. Once it runs, it goes on through everything it can.
-pub async fn run(opening: Opening, version: String) -> Result<(), Error> {
+pub async fn run(opening: Opening, server: Server, version: String) -> Result<(), Error> {
     let signals = |source| Error::Io {
         action: "wait for signals",
         source,
@@ -169,9 +168,7 @@ pub async fn run(opening: Opening, version: String) -> Result<(), Error> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(signals)?;
     let config = &opening.config;
-    let server = Server::bind(&config.admin)?;
     driver::prepare(&config.services)?;
-    look(config).await?;
     let kernel = Kernel::open(&config.data_plane, &config.tracking)?;
     let journal = Journal::start(&config.state).map_err(|source| Error::Io {
         action: "start the journal",
@@ -367,7 +364,13 @@ fn listed(findings: &[Finding]) -> String {
 
 /// Looks at the host before anything is loaded: what stands in the way ends the start, in the
 /// words of `evenkeel doctor`, and what will hurt is logged.
-async fn look(config: &Config) -> Result<(), Error> {
+///
+/// Who else's programs are in the way is told to the privileged only, so this comes before
+/// privileges are given up.
+///
+/// # Errors
+/// Where the host is not fit.
+pub async fn look(config: &Config) -> Result<(), Error> {
     let plan = Plan::of(config);
     let names = plan.interfaces.clone();
     let facts = match gather::facts(plan, &names, Depth::Attach).await {

@@ -21,5 +21,6 @@ pub mod kept;
 pub mod model;
 pub mod neighbours;
 pub mod notify;
+pub mod privileges;
 pub mod stats;
 pub mod supervisor;

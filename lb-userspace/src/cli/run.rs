@@ -9,13 +9,17 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::{Answer, CONFIG_FILE, VERSION};
-use crate::{controller, kept::opening};
+use crate::{admin::server::Server, controller, kept::opening, model::Config, privileges};
 
 /// Load the data plane, probe the backends and watch the load, until told to end
 ///
 /// Starting it while the kernel already forwards adopts what is there, with no gap. SIGTERM and
 /// Ctrl-C end the controller and leave the kernel forwarding by its last tables. SIGHUP has it read
 /// its file again, as 'evenkeel apply' would.
+///
+/// It keeps the few of root's privileges that it needs; programs of probes and notifications get
+/// none. A service manager that it tells of itself (systemd's Type=notify) is told that it is ready
+/// once packets follow its tables.
 ///
 /// It starts with its file, or with what was applied since the file was last edited, and says which.
 #[derive(Debug, Args)]
@@ -37,13 +41,26 @@ pub(super) struct Arguments {
 /// Runs the controller.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     let opening = opening::open(&arguments.config, now_ms())?;
+    // What takes more than a controller at work needs comes first, and before there is a thread.
+    let server = Server::bind(&opening.config.admin)?;
+    look(&opening.config)?;
+    privileges::give_up()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("start the runtime")?;
-    runtime.block_on(controller::run(opening, VERSION.clone()))?;
+    runtime.block_on(controller::run(opening, server, VERSION.clone()))?;
     Ok(Answer::Yes)
+}
+
+/// Looks at the host, and leaves no thread behind.
+fn look(config: &Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    Ok(runtime.block_on(controller::look(config))?)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a start happens now")]
