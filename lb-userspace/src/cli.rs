@@ -10,9 +10,12 @@ mod audit;
 mod backend;
 mod change;
 mod check;
+mod completions;
 mod decap;
 mod doctor;
 mod events;
+mod log_filter;
+mod manual;
 mod note;
 mod notify;
 mod output;
@@ -74,12 +77,13 @@ Exit codes of all commands:
   0  done
   1  looked, and the answer is no (check: not valid; alerts, audit, doctor, status
      --check: something is wrong; decap --status: not loaded; apply, confirm,
-     rollback, backend: refused; notify test: somebody did not take it)
+     rollback, backend, log: refused; notify test: somebody did not take it)
   2  could not be done, or wrong usage; 'plan' has its own: 0 no change,
      1 error, 2 change
 
 Environment:
-  RUST_LOG          what is logged to standard error: error, warn, info (default), debug, trace
+  RUST_LOG          what is logged to standard error: error, warn, info (default), debug, trace;
+                    'evenkeel log' changes it in a controller that runs
   EVENKEEL_SOCKET   the admin socket of the controller that is asked
   EVENKEEL_STATE    the state directory that 'events' and 'note' use
   NO_COLOR          set and not empty: no colours"
@@ -105,9 +109,12 @@ enum Command {
     Note(note::Arguments),
     Alerts(alerts::Arguments),
     Notify(notify::Arguments),
+    Log(log_filter::Arguments),
     Unload(unload::Arguments),
     Decap(decap::Arguments),
     Schema(schema::Arguments),
+    Completions(completions::Arguments),
+    Manual(manual::Arguments),
 }
 
 /// What a command that did its work found.
@@ -138,9 +145,12 @@ pub fn main() -> ExitCode {
         Command::Note(arguments) => note::run(&arguments),
         Command::Alerts(arguments) => alerts::run(&arguments),
         Command::Notify(arguments) => notify::run(&arguments),
+        Command::Log(arguments) => log_filter::run(&arguments),
         Command::Unload(arguments) => unload::run(&arguments),
         Command::Decap(arguments) => decap::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Manual(arguments) => manual::run(&arguments),
     };
     if let Err(error) = &result
         && !is_closed_pipe(error)

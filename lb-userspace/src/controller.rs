@@ -13,6 +13,7 @@ mod footing;
 mod health;
 mod impose;
 mod load;
+mod log_filter;
 mod news;
 mod own_file;
 mod plan;
@@ -352,6 +353,8 @@ fn answer(state: &mut State, Asked { by, ask, answer }: Asked) {
         Ask::Confirm => state.confirm(&by, now),
         Ask::Configurations => Ok(Answer::Configurations(state.kept.list())),
         Ask::Impose(wish) => state.impose(&by, &wish, now),
+        Ask::Log => Ok(log_filter::shown()),
+        Ask::SetLog(wish) => state.set_log_filter(&by, &wish, now),
     };
     state.answer(Some(answer), said);
 }

@@ -18,6 +18,7 @@ pub mod doctor;
 pub mod health;
 pub mod journal;
 pub mod kept;
+pub mod logging;
 pub mod model;
 pub mod neighbours;
 pub mod notify;

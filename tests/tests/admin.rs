@@ -177,7 +177,7 @@ fn members_of_one_group_may_ask_and_those_of_the_other_may_change() {
         let url = format!("http://evenkeel/v1/{path}");
         curl(&socket, identity, &["--data", "null", &url])
     };
-    for path in ["apply", "rollback", "confirm", "override"] {
+    for path in ["apply", "rollback", "confirm", "override", "log"] {
         let (code, body) = post(&member, path);
         assert_eq!(code, "403", "{path}: {body}");
         assert!(body.contains("may look and not change"), "{body}");

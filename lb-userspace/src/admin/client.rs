@@ -19,7 +19,7 @@ use thiserror::Error;
 use tokio::{net::UnixStream, time};
 
 use super::proto::{
-    Problem, Status, Tested,
+    LogFilter, Problem, SetLogFilter, Status, Tested,
     change::{
         Configuration, Finding, Imposed, Imposing, Outcome, Plan, Request as Change, Rollback,
     },
@@ -194,6 +194,25 @@ impl Client {
     /// If nobody answers, or it is refused: everything is then as it was.
     pub async fn impose(&self, imposing: &Imposing) -> Result<Imposed, ClientError> {
         self.post("/v1/override", imposing).await
+    }
+
+    /// Asks what is logged.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::status`].
+    pub async fn log_filter(&self) -> Result<LogFilter, ClientError> {
+        self.ask(Method::GET, "/v1/log", Bytes::new(), TIMEOUT)
+            .await
+    }
+
+    /// Has something else logged.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::status`], and where it is refused.
+    pub async fn set_log_filter(&self, wish: &SetLogFilter) -> Result<LogFilter, ClientError> {
+        self.post("/v1/log", wish).await
     }
 
     async fn post<T: DeserializeOwned>(

@@ -63,6 +63,16 @@ pub struct Status {
     pub services: Vec<Service>,
 }
 
+/// What the controller logs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogFilter {
+    /// A level, or levels of modules, in the syntax of `RUST_LOG`.
+    pub filter: String,
+}
+
+/// What it is to log from now on, until it ends.
+pub type SetLogFilter = LogFilter;
+
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {

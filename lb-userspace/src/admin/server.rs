@@ -8,6 +8,7 @@
 //! | `POST /v1/apply`, `/v1/confirm`, `/v1/rollback` | 200, [`Outcome`](super::proto::change::Outcome) |
 //! | `POST /v1/override` | 200, [`Imposed`](super::proto::change::Imposed) |
 //! | `GET /v1/configurations` | 200, a list of [`Configuration`](super::proto::change::Configuration) |
+//! | `GET` and `POST /v1/log` | 200, [`LogFilter`](super::proto::LogFilter) |
 //! | what the controller refuses | 404, 409, 422, 500 or 503, [`Problem`] |
 //! | another method there | 405, [`Problem`] |
 //! | another path | 404, [`Problem`] |
@@ -369,6 +370,7 @@ async fn latest_status(State(latest): State<LatestStatus>) -> Response {
 async fn wrong_method(method: Method, uri: Uri) -> Response {
     let right = match uri.path() {
         "/v1/status" | "/v1/configurations" => "GET",
+        "/v1/log" => "GET or POST",
         _ => "POST",
     };
     problem(

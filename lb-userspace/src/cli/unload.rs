@@ -22,6 +22,7 @@ use crate::{
 Examples:
   sudo evenkeel unload
   sudo evenkeel unload --config ./evenkeel.toml
+  sudo evenkeel unload --pins /sys/fs/bpf/evenkeel     # where the configuration is lost
 
 Exit codes:
   0  nothing of Evenkeel's is left in the kernel
@@ -30,11 +31,17 @@ pub(super) struct Arguments {
     /// The configuration, which says where the data plane is pinned
     #[arg(long, short, value_name = "FILE", default_value = CONFIG_FILE)]
     config: PathBuf,
+    /// Where the data plane is pinned; no configuration is read then
+    #[arg(long, value_name = "FOLDER", conflicts_with = "config")]
+    pins: Option<PathBuf>,
 }
 
 /// Removes the data plane.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
-    let pins = config::load(&arguments.config)?.data_plane.pins;
+    let pins = match &arguments.pins {
+        Some(pins) => pins.clone(),
+        None => config::load(&arguments.config)?.data_plane.pins,
+    };
     let pins = pins.as_path();
     let text = match kernel::unload(pins)? {
         None => format!("nothing is loaded: {} does not exist\n", pins.display()),

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Caller, problem, wrong_method};
 use crate::admin::proto::{
-    Problem,
+    LogFilter, Problem, SetLogFilter,
     change::{Configuration, Finding, Imposed, Imposing, Outcome, Plan, Request, Rollback},
 };
 
@@ -44,6 +44,10 @@ pub enum Ask {
     Configurations,
     /// Override what the configuration says of a backend.
     Impose(Imposing),
+    /// What is logged?
+    Log,
+    /// Log this.
+    SetLog(SetLogFilter),
 }
 
 /// What comes back.
@@ -58,6 +62,8 @@ pub enum Answer {
     Configurations(Vec<Configuration>),
     /// To [`Ask::Impose`].
     Imposed(Box<Imposed>),
+    /// To [`Ask::Log`] and [`Ask::SetLog`].
+    Log(LogFilter),
 }
 
 /// Why something was not done. Everything is as it was.
@@ -148,6 +154,10 @@ pub(super) fn routes(desk: Desk) -> Router {
             "/v1/configurations",
             get(configurations).fallback(wrong_method),
         )
+        .route(
+            "/v1/log",
+            get(log_filter).post(set_log_filter).fallback(wrong_method),
+        )
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(desk)
 }
@@ -173,6 +183,14 @@ async fn rollback(State(desk): State<Desk>, body: Bytes) -> Response {
 
 async fn impose(State(desk): State<Desk>, body: Bytes) -> Response {
     desk.change(read(&body).map(Ask::Impose)).await
+}
+
+async fn log_filter(State(desk): State<Desk>) -> Response {
+    desk.ask(Ask::Log).await
+}
+
+async fn set_log_filter(State(desk): State<Desk>, body: Bytes) -> Response {
+    desk.change(read(&body).map(Ask::SetLog)).await
 }
 
 async fn configurations(State(desk): State<Desk>) -> Response {
