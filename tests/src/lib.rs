@@ -14,6 +14,7 @@ pub mod clock;
 pub mod daemon;
 pub mod decap;
 pub mod end_to_end;
+pub mod machine;
 pub mod netns;
 pub mod packet_cost;
 pub mod process;

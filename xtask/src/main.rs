@@ -10,6 +10,7 @@
 mod bench;
 mod build;
 mod demo;
+mod dist;
 mod kernels;
 mod setup;
 mod steps;
@@ -34,6 +35,7 @@ enum Task {
     Demo(demo::Arguments),
     Test(test::Arguments),
     Bench(Box<bench::Arguments>),
+    Dist(dist::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Task::Build(arguments) => build::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Dist(arguments) => dist::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

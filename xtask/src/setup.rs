@@ -2,10 +2,15 @@
 
 mod bpf;
 mod debian;
+mod package;
 mod peers;
 mod programs;
 
+use std::fs;
+
 use anyhow::{Result, bail, ensure};
+use evenkeel_tests::tools;
+use serde_json::Value;
 
 use crate::steps::Step;
 
@@ -27,11 +32,13 @@ pub(crate) struct Arguments {
     peers: bool,
 }
 
-/// What the machine is set up for, beside building, tests, demonstration and the packet benchmark.
+/// What the machine is set up for, beside building, demonstration, most tests and the packet benchmark.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Purpose {
     /// Tests on other kernels.
     pub(crate) kernels: bool,
+    /// The Debian package, and its tests.
+    pub(crate) package: bool,
     /// The comparison with other load balancers.
     pub(crate) peers: bool,
 }
@@ -40,6 +47,7 @@ pub(crate) struct Purpose {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let purpose = Purpose {
         kernels: arguments.kernels,
+        package: true,
         peers: arguments.peers,
     };
     if arguments.dry_run {
@@ -103,6 +111,12 @@ pub(crate) fn ensure_for(purpose: Purpose) -> Result<bool> {
     }
 }
 
+/// Cargo's records of what it has installed into `target/tools`.
+fn installed_crates() -> Value {
+    let records = fs::read(tools::workspace_tools().join(".crates2.json")).unwrap_or_default();
+    serde_json::from_slice(&records).unwrap_or_default()
+}
+
 /// A package and what it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Package {
@@ -127,6 +141,9 @@ impl Missing {
         programs::look(&mut missing);
         if purpose.kernels {
             programs::look_for_kernels(&mut missing);
+        }
+        if purpose.package {
+            package::look(&mut missing);
         }
         if purpose.peers {
             peers::look(&mut missing);

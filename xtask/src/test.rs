@@ -4,7 +4,8 @@ use anyhow::Result;
 
 use crate::{
     build::{self, Profile},
-    kernels, setup,
+    dist, kernels,
+    setup::{self, Purpose},
     steps::{cargo, run_as_root, run_cargo},
 };
 
@@ -31,7 +32,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if let Some(wanted) = &arguments.kernels {
         return kernels::run(wanted, &arguments.options);
     }
-    setup::ensure()?;
+    let purpose = Purpose {
+        package: !arguments.no_root,
+        ..Purpose::default()
+    };
+    setup::ensure_for(purpose)?;
     let mut own = cargo();
     own.args(["test", "--workspace", "--exclude", "evenkeel-tests", "--"]);
     run_cargo(own.args(&arguments.options))?;
@@ -41,6 +46,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
 
     let binary = build::evenkeel(Profile::Debug)?;
+    // Of the debug build: the tests are of the package, and a release build takes minutes.
+    let package = dist::package(Profile::Debug)?;
     let mut integration = cargo();
     // One at a time: they share two cores with their servers and clients, and watch the clock.
     integration.args([
@@ -52,7 +59,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     ]);
     integration
         .args(&arguments.options)
-        .env("EVENKEEL_BIN", binary);
+        .env("EVENKEEL_BIN", binary)
+        .env("EVENKEEL_DEB", package);
     run_as_root(&mut integration)?;
     run_cargo(&mut integration)
 }

@@ -1,7 +1,7 @@
 //! A compiler that can build `core` for BPF, and a linker that goes with it.
 
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -234,8 +234,7 @@ fn llvm_prefix(major: &str) -> PathBuf {
 /// Whether `target/tools` has the right linker, built with this LLVM, and it starts.
 fn has_linker(llvm: u32) -> bool {
     let root = tools::workspace_tools();
-    let records = fs::read(root.join(".crates2.json")).unwrap_or_default();
-    let records: Value = serde_json::from_slice(&records).unwrap_or_default();
+    let records = super::installed_crates();
     let starts = || {
         Command::new(root.join("bin/bpf-linker"))
             .arg("--version")
