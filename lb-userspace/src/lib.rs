@@ -25,3 +25,4 @@ pub mod notify;
 pub mod privileges;
 pub mod stats;
 pub mod supervisor;
+pub mod trust;
