@@ -1,11 +1,15 @@
 //! The audit: what a configuration or a running system is asked, and answers wrongly.
 //!
 //! Rules look at plain data and at nothing else. [`config`] asks what a file can tell by itself,
-//! [`running`] what takes the controller's status. Rule numbers are those that runbooks, alerts and
+//! [`running`] what takes the controller's status,
+//! [`nodes`] what takes that of another node, too. Rule numbers are those that runbooks, alerts and
 //! the journal use: they never change their meaning.
 
 pub mod config;
+pub mod nodes;
 pub mod running;
+#[cfg(test)]
+mod testing;
 
 use std::fmt;
 

@@ -22,3 +22,4 @@ pub mod model;
 pub mod neighbours;
 pub mod notify;
 pub mod stats;
+pub mod trust;

@@ -24,7 +24,7 @@ pub use self::{
     notify::{Audit, Filter, Http, Receiver, Secret, Target, Text},
     options::{
         ConnectionLimit, Fate, Fragments, OnDown, Options, Quic, ServerId, ServerIdLength, Sources,
-        Spread, UdpFlows,
+        Spread, Traffic, UdpFlows,
     },
     probes::{
         BodyMatch, CommandProbe, GrpcProbe, HealthCheck, HttpProbe, ProbeKind, ProbeMark, TlsProbe,

@@ -2,13 +2,14 @@
 
 mod ways;
 
-use std::{thread, time::Duration};
+use std::{fs, thread, time::Duration};
 
 use evenkeel_tests::{
     daemon::Daemon,
     topology::{Spec, VIP4},
     traffic::{Load, Traffic},
 };
+use serde_json::Value;
 use ways::Way;
 
 #[test]
@@ -54,4 +55,31 @@ fn a_second_balancer_takes_over_a_steady_service_in_mid_traffic() {
     // All of it went by the second one from then on.
     assert_eq!(sent(&first), before);
     assert!(sent(&second) > 1_000, "{}", sent(&second));
+    // What the first cannot know of the second, their statuses tell together.
+    let other = bed.topology.dir().path().join("second.json");
+    let beside = ["audit", "--json", "--beside", &other.display().to_string()];
+    let disagree = || {
+        fs::write(&other, second.status().unwrap().to_string()).unwrap();
+        let found = first.ask(&beside).unwrap();
+        let findings: Vec<Value> = serde_json::from_slice(&found.stdout).unwrap();
+        let mut findings = findings.into_iter().filter(|of| of["rule"] == "L29");
+        findings
+            .next()
+            .map(|of| of["what"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(disagree(), None);
+    let weight = |word: &[&str]| {
+        let done = second
+            .ask(&[&["backend"], word, &["web", "b1"]].concat())
+            .unwrap();
+        assert!(done.status.success(), "{done:?}");
+    };
+    weight(&["drain"]);
+    let told = disagree().expect("another ring is told");
+    assert!(
+        told.contains("weight 1 here") && told.contains("weight 0"),
+        "{told}"
+    );
+    weight(&["enable"]);
+    assert_eq!(disagree(), None);
 }

@@ -237,6 +237,10 @@ pub struct Service {
     pub mode: String,
     /// The size of its ring.
     pub ring_slots: u32,
+    /// A digest of which flow goes to which backend: nodes that give the same send new flows to the
+    /// same backends. Absent where nobody serves.
+    #[serde(default)]
+    pub ring_digest: Option<String>,
     /// The fate of its packets while no backend is usable: `drop` or `pass`.
     pub on_empty: String,
     /// How many of its backends are in the ring.

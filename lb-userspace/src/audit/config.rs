@@ -8,7 +8,7 @@ use super::{Finding, Level, percent, weights};
 use crate::{
     model::{
         Config, HealthCheck, ProbeKind, Protocol, RingSize, Service, ServicePort, Underperformers,
-        Verify, XdpMode,
+        Verify, Via, XdpMode,
     },
     stats::evenness::{Deviation, config_reference},
 };
@@ -40,6 +40,8 @@ pub fn judge(config: &Config, local: &[IpNet]) -> Vec<Finding> {
             check(service),
             ejection(service),
             budget(service),
+            peak(service),
+            silence(config, service),
             addresses(config, service, local),
             path(service),
         ];
@@ -313,6 +315,49 @@ fn budget(service: &Service) -> Vec<Finding> {
     )]
 }
 
+/// L14: a peak that all but one cannot take.
+fn peak(service: &Service) -> Vec<Finding> {
+    let Some(peak) = service.options.traffic.peak_load else {
+        return Vec::new();
+    };
+    // Drained ones take nothing. None may be missing, by validation.
+    let capacities = service.backends.iter().filter(|b| b.weight.number() > 0);
+    let capacities: Vec<u64> = capacities
+        .map(|backend| backend.capacity.map_or(0, |number| number.get().into()))
+        .collect();
+    let largest = capacities.iter().max().copied().unwrap_or(0);
+    let rest = capacities.iter().sum::<u64>() - largest;
+    if u64::from(peak.get()) <= rest {
+        return Vec::new();
+    }
+    vec![Finding::new(
+        "L14",
+        Level::Error,
+        format!("the peak is {peak}; without the largest backend, the others can take {rest}"),
+        "when one server fails at the busiest moment, the others follow it",
+        "add backends, or correct peak_load or a capacity that is wrong",
+    )]
+}
+
+/// L24: flows that are forgotten while their connection lives.
+fn silence(config: &Config, service: &Service) -> Vec<Finding> {
+    let (key, idle) = match service.key.protocol {
+        Protocol::Tcp => ("idle_tcp", config.tracking.idle_tcp),
+        Protocol::Udp => ("idle_udp", config.tracking.idle_udp),
+    };
+    let Some(keepalive) = service.options.traffic.keepalive.filter(|&of| idle < of) else {
+        return Vec::new();
+    };
+    let [idle, keepalive] = [idle, keepalive].map(humantime::format_duration);
+    vec![Finding::new(
+        "L24",
+        Level::Warning,
+        format!("a connection may be silent for {keepalive}, and is forgotten after {idle}"),
+        "a remembered flow that is forgotten goes to its slot's owner, which may not know it",
+        format!("set {key} = \"{keepalive}\" or more under [tracking]"),
+    )]
+}
+
 /// How long it takes at worst until a dead server is out.
 fn detection(check: &HealthCheck) -> Duration {
     check.interval * check.fall.get() + check.timeout
@@ -366,10 +411,17 @@ fn is_host(net: &IpNet) -> bool {
 
 /// L25: a check that goes another way than traffic.
 fn path(service: &Service) -> Vec<Finding> {
-    let direct = service.health.is_some() && !service.mode.translates();
-    if !direct {
+    let check = service.health.as_ref();
+    let Some(check) = check.filter(|check| check.via == Via::Direct) else {
+        return Vec::new();
+    };
+    if service.mode.translates() {
         return Vec::new();
     }
+    let remedy = match check.kind {
+        ProbeKind::Icmp | ProbeKind::Command(_) => "use a check of another type",
+        _ => "remove via = \"direct\"",
+    };
     vec![Finding::new(
         "L25",
         Level::Warning,
@@ -378,8 +430,7 @@ fn path(service: &Service) -> Vec<Finding> {
             service.mode
         ),
         "a backend without the VIP, or without its tunnel, looks healthy",
-        "look at each backend's VIP and tunnel by hand: checks by the path of traffic are not \
-         supported yet",
+        remedy,
     )]
 }
 

@@ -6,7 +6,7 @@ use super::{Finding, Level, percent};
 use crate::{
     admin::proto::{self, Service as Live, Status},
     doctor::finding::{Finding as Seen, Level as Bad},
-    model::{Backend, Config, Service},
+    model::{Backend, Config, Service, Via},
     stats::evenness::{Deviation, table_reference},
 };
 
@@ -14,6 +14,9 @@ use crate::{
 const LARGEST_CHANGE: u32 = 2;
 /// How long a way to somebody is good that was gone once, in milliseconds.
 const TESTED: u64 = 30 * 24 * 60 * 60 * 1000;
+
+/// Who is out of service for longer, in milliseconds, was probably forgotten.
+const FORGOTTEN: u64 = 24 * 60 * 60 * 1000;
 
 /// Everything that the controller's status answers wrongly. `config` is what is audited: the file
 /// that it runs by, with `digest` of its text, or one that shall follow, and has none to compare.
@@ -33,7 +36,11 @@ pub fn judge(config: &Config, digest: Option<&str>, status: &Status) -> Vec<Find
         .collect();
     for service in &config.services {
         if let Some(live) = live.get(&*service.name) {
-            let found = shares(live).into_iter().chain(steps(service, live));
+            let found = shares(live)
+                .into_iter()
+                .chain(steps(service, live))
+                .chain(unanswered(service, live))
+                .chain(left_out(live, status.now_ms));
             findings.extend(found.map(|finding| finding.of(&service.name)));
         }
     }
@@ -175,6 +182,57 @@ fn steps(service: &Service, live: &Live) -> Vec<Finding> {
         })
     };
     service.backends.iter().filter_map(step).collect()
+}
+
+/// L21: backends that the service's packets do not reach.
+fn unanswered(service: &Service, live: &Live) -> Vec<Finding> {
+    let steered = service.health.as_ref().is_some_and(|h| h.via == Via::Vip);
+    if !steered {
+        return Vec::new();
+    }
+    let finding = |backend: &proto::Backend| {
+        let detail = &backend.last_probe.as_ref()?.detail;
+        (backend.health == "down").then(|| {
+            Finding::new(
+                "L21",
+                Level::Error,
+                format!("it does not answer for {}: {detail}", live.vip),
+                "it is out of the ring until it does",
+                "see that it serves, that it has the VIP, and in a tunnel that it unwraps",
+            )
+            .at(&backend.name)
+        })
+    };
+    live.backends.iter().filter_map(finding).collect()
+}
+
+/// L27: backends that somebody took out, and nobody brought back.
+fn left_out(live: &Live, now_ms: u64) -> Vec<Finding> {
+    let finding = |backend: &proto::Backend| {
+        let of = backend.overridden.as_ref()?;
+        let word = match of.kind.as_str() {
+            "drain" => "drained",
+            "disable" => "disabled",
+            _ => return None,
+        };
+        let since = now_ms.saturating_sub(of.since_ms);
+        (since > FORGOTTEN).then(|| {
+            let hours = since / (60 * 60 * 1000);
+            let reason = of.reason.as_deref().unwrap_or("no reason was given");
+            Finding::new(
+                "L27",
+                Level::Warning,
+                format!("{word} for {hours} hours by {} ({reason})", of.actor),
+                "the others do its work, and there is one less to take over",
+                format!(
+                    "'evenkeel backend enable {} {}', or take it out of the configuration",
+                    live.name, backend.name
+                ),
+            )
+            .at(&backend.name)
+        })
+    };
+    live.backends.iter().filter_map(finding).collect()
 }
 
 /// L20 and L30: what a look at the host found, as far as the audit has a rule for it.

@@ -1,6 +1,10 @@
 //! `evenkeel audit`: what is wrong, or will go wrong, with what is configured and running.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{
+    fmt::Write as _,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -10,7 +14,10 @@ use super::{
     output::{self, plain},
 };
 use crate::{
-    admin::client::{Client, ClientError},
+    admin::{
+        client::{Client, ClientError},
+        proto::Status,
+    },
     audit::{self, Finding, Level},
     causes::with_causes,
     config,
@@ -33,6 +40,7 @@ Examples:
   sudo evenkeel audit
   sudo evenkeel audit --file ./next.toml      would this be better, or worse?
   evenkeel audit --offline --file ./next.toml
+  ssh lb2 sudo evenkeel status --json | sudo evenkeel audit --beside -
   sudo evenkeel audit --json | jq -r '.[] | select(.level == \"critical\").what'
 
 Levels:
@@ -55,6 +63,10 @@ pub(super) struct Arguments {
     /// Ask neither a controller nor the host: only what the file says
     #[arg(long, requires = "file")]
     offline: bool,
+    /// What 'evenkeel status --json' says on another node of the same VIPs: does it agree? ('-'
+    /// reads it from standard input; may be given again)
+    #[arg(long, value_name = "FILE", conflicts_with = "offline")]
+    beside: Vec<PathBuf>,
     /// The controller's admin socket
     #[arg(long, value_name = "PATH", env = "EVENKEEL_SOCKET", default_value = ADMIN_SOCKET)]
     socket: PathBuf,
@@ -129,9 +141,29 @@ async fn look(arguments: &Arguments) -> anyhow::Result<Vec<Finding>> {
         // One that shall follow is meant to be another.
         let own = arguments.file.is_none().then_some(digest.as_str());
         findings.extend(audit::running::judge(&config, own, status));
+        for beside in &arguments.beside {
+            let (other, name) = other_node(beside)?;
+            findings.extend(audit::nodes::judge(status, &other, &name));
+        }
     }
     findings.extend(host(&config).await);
     Ok(findings)
+}
+
+/// The status of another node, with what it is called.
+fn other_node(file: &Path) -> anyhow::Result<(Status, String)> {
+    let (text, name) = if file == Path::new("-") {
+        let text = io::read_to_string(io::stdin()).context("cannot read standard input")?;
+        (text, "the other node".to_owned())
+    } else {
+        let text =
+            fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        (text, file.display().to_string())
+    };
+    let status = serde_json::from_str(&text).with_context(|| {
+        format!("{name}: this is not what 'evenkeel status --json' prints; take it there")
+    })?;
+    Ok((status, name))
 }
 
 /// What a look at the host's interfaces finds; said where it cannot look.

@@ -424,6 +424,9 @@ table! {
         url: Leaf<Text>,
         /// `alertmanager`, `webhook`, `slack`: further header fields.
         headers: Leaf<BTreeMap<String, Leaf<Text>>>,
+        /// `alertmanager`, `webhook`, `slack`: a PEM file of certificates to trust. Default: those of
+        /// the system.
+        ca: Leaf<String>,
         /// `webhook`: the key that signs what is sent.
         secret: Leaf<Table<Secret>>,
         /// `command`: the program with its arguments; there is no shell.
@@ -530,6 +533,13 @@ table! {
         panic_below: Leaf<f64>,
         /// What is done about backends that answer and underperform.
         ejection: Leaf<Table<Ejection>>,
+        /// What arrives at the busiest moment, in the unit of the backends' `capacity`: the audit
+        /// says where all but one of them cannot take it.
+        #[schemars(range(min = 1, max = 4_294_967_295_i64))]
+        peak_load: Leaf<i64>,
+        /// How long the application leaves a connection silent, `1s` to `24h`: the audit says where
+        /// a flow is forgotten earlier.
+        keepalive: Leaf<String>,
         /// The servers.
         #[schemars(length(min = 1))]
         backends: Tables<Backend>,

@@ -10,6 +10,7 @@ mod probe;
 mod seen;
 mod service;
 mod shared;
+mod traffic;
 
 use std::{
     net::{IpAddr, Ipv4Addr},

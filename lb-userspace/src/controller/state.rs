@@ -771,7 +771,19 @@ impl State {
         self.show_guards(state, &mut shown);
         let compared_s = (self.now.unix_ms.saturating_sub(self.verification.at_ms)) / 1000;
         shown.evenness.cause = cause::judge(service, &state.load, &shown, compared_s);
+        shown.ring_digest = self.ring_digest(service);
         shown
+    }
+
+    /// What tells the service's ring from another one.
+    fn ring_digest(&self, service: &Service) -> Option<String> {
+        let image = self.image.as_ref()?;
+        let ring = image.ring_of(self.numbers.service(&service.key)?)?;
+        let places = (0..).zip(&service.backends).filter_map(|(place, backend)| {
+            Some((self.numbers.endpoint(&service.key, backend.address)?, place))
+        });
+        let keys = &image.tables.header.flow_keys;
+        Some(status::ring_digest(keys, ring, &places.collect()))
     }
 }
 

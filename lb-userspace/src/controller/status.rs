@@ -2,7 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::{layout::ExitCounters, verdict::Reason};
+use bytemuck::bytes_of;
+use lb_common::{
+    hash::FlowKeys,
+    layout::{ExitCounters, Slot},
+    verdict::Reason,
+};
+use sha2::{Digest as _, Sha256};
 
 use super::{
     evenness::{self, Start},
@@ -83,6 +89,22 @@ pub(super) fn backend(
     }
 }
 
+/// A digest of what packets of a service follow, the same on all nodes that agree: the keys by which
+/// a flow finds its slot, and the slots' owners by their place in the configuration.
+pub(super) fn ring_digest(keys: &FlowKeys, ring: &[Slot], places: &BTreeMap<u16, u16>) -> String {
+    let mut digest = Sha256::new();
+    digest.update(bytes_of(keys));
+    let owners: Vec<u8> = ring
+        .iter()
+        .flat_map(|slot| {
+            let place = places.get(&slot.owner()).copied().unwrap_or(u16::MAX);
+            place.to_le_bytes()
+        })
+        .collect();
+    digest.update(owners);
+    hex::encode(&digest.finalize()[..8])
+}
+
 /// A service with its backends.
 pub(super) fn service(
     service: &Service,
@@ -111,6 +133,7 @@ pub(super) fn service(
         protocol: service.key.protocol.to_string(),
         mode: service.mode.to_string(),
         ring_slots: state.base.size().count() as u32,
+        ring_digest: None,
         on_empty: service.on_empty.to_string(),
         serving: backends.iter().filter(|backend| backend.slots > 0).count(),
         evenness: evenness::judge(service, state, drifted, start),

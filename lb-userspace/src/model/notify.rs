@@ -1,6 +1,12 @@
 //! Who is told of alerts, and how.
 
-use std::{fmt, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{AlertName, Severity};
 
@@ -89,6 +95,17 @@ pub enum Target {
 }
 
 impl Target {
+    /// The file of certificates that it trusts, where that is not the host's business.
+    #[must_use]
+    pub fn ca(&self) -> Option<&Path> {
+        match self {
+            Self::Alertmanager(http) | Self::Webhook { http, .. } | Self::Slack(http) => {
+                http.ca.as_deref()
+            }
+            Self::Command(_) | Self::Syslog(_) | Self::File(_) => None,
+        }
+    }
+
     /// The word for it in the configuration.
     #[must_use]
     pub const fn word(&self) -> &'static str {
@@ -110,6 +127,9 @@ pub struct Http {
     pub url: Text,
     /// Further header fields, in the order of their names.
     pub headers: Vec<(String, Text)>,
+    /// A PEM file of certificates to trust, which is read when the receiver is set up; `None`
+    /// trusts what the host trusts.
+    pub ca: Option<PathBuf>,
 }
 
 /// A text that may be a secret.

@@ -31,6 +31,19 @@ pub struct Options {
     pub panic_below: Part,
     /// What is done about backends that answer and underperform.
     pub ejection: Ejection,
+    /// What the owner says of its traffic, for the audit.
+    pub traffic: Traffic,
+}
+
+/// What a service's owner says of its traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// What arrives at the busiest moment, in the unit of [`Backend::capacity`].
+    ///
+    /// [`Backend::capacity`]: crate::model::Backend::capacity
+    pub peak_load: Option<NonZeroU32>,
+    /// How long a connection may be silent before the application ends it or says something.
+    pub keepalive: Option<Duration>,
 }
 
 impl Default for Options {
@@ -46,6 +59,7 @@ impl Default for Options {
             slow_start: None,
             panic_below: Part::HALF,
             ejection: Ejection::default(),
+            traffic: Traffic::default(),
         }
     }
 }

@@ -34,7 +34,10 @@ impl Sender {
                 instance: instance.to_owned(),
                 receiver: receiver.name.to_string(),
             },
-            web: web.clone(),
+            web: match receiver.target.ca() {
+                Some(ca) => Web::new(Some(ca)),
+                None => web.clone(),
+            },
         }
     }
 
@@ -97,9 +100,9 @@ impl Sender {
     }
 }
 
-/// Builds what all HTTP requests share.
+/// Builds what all HTTP requests share, but for those whose receiver has a CA of its own.
 pub(super) fn web() -> Web {
-    Web::new()
+    Web::new(None)
 }
 
 /// A failure that may pass.

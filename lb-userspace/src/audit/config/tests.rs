@@ -34,6 +34,11 @@ fn rules(findings: &[Finding]) -> Vec<String> {
     rules
 }
 
+/// A service with a peak.
+fn busy(peak: u32) -> String {
+    format!("{SERVICE}\npeak_load = {peak}")
+}
+
 #[test]
 fn a_sound_service_has_no_finding() {
     assert_eq!(audited(SERVICE, HEALTH, &[""; 3]), []);
@@ -137,7 +142,13 @@ fn each_rule_finds_its_fault() {
         (SERVICE, &health("rise = 1"), equal, &["L13 warning"]),
         (&own, HEALTH, equal, &["L17 error"]),
         (&inside, HEALTH, equal, &["L17 error"]),
-        (&dsr, HEALTH, equal, &["L25 warning"]),
+        (&dsr, &health("via = \"direct\""), equal, &["L25 warning"]),
+        (
+            &dsr,
+            "[services.health]\ntype = \"icmp\"",
+            equal,
+            &["L25 warning"],
+        ),
     ];
     for (service, health, backends, expected) in cases {
         let findings = audited(service, health, backends);
@@ -169,6 +180,46 @@ fn a_weight_off_its_capacity_is_named_with_its_share() {
     assert_eq!(
         small.what,
         "its weight gives it 4.8 % of the load, its capacity is 33.3 % of all"
+    );
+}
+
+#[test]
+fn what_is_declared_of_the_traffic_is_compared() {
+    let large = ["capacity = 20"; 3];
+    let silent = |length: &str| format!("{SERVICE}\nkeepalive = \"{length}\"");
+    // All but the largest backend can just take the peak; flows are remembered for an hour.
+    assert_eq!(audited(&busy(40), HEALTH, &large), []);
+    assert_eq!(rules(&audited(&busy(41), HEALTH, &large)), ["L14 error"]);
+    assert_eq!(audited(&silent("1h"), HEALTH, &large), []);
+    assert_eq!(
+        rules(&audited(&silent("61m"), HEALTH, &large)),
+        ["L24 warning"]
+    );
+}
+
+#[test]
+fn a_check_goes_by_the_way_of_traffic_unless_it_cannot() {
+    let dsr = SERVICE.replace("nat", "dsr");
+    assert_eq!(audited(&dsr, HEALTH, &[""; 3]), []);
+    let icmp = "[services.health]\ntype = \"icmp\"";
+    assert_eq!(rules(&audited(&dsr, icmp, &[""; 3])), ["L25 warning"]);
+}
+
+#[test]
+fn a_drained_backend_takes_nothing_of_the_peak() {
+    let capacities = [
+        "capacity = 20",
+        "capacity = 20\nweight = 0",
+        "capacity = 20",
+    ];
+    let findings = audited(&busy(40), HEALTH, &capacities);
+    let what: Vec<_> = findings.iter().filter(|f| f.rule == "L14").collect();
+    let [what] = what[..] else {
+        panic!("{findings:?}")
+    };
+    assert_eq!(
+        what.what,
+        "the peak is 40; without the largest backend, the others can take 20"
     );
 }
 

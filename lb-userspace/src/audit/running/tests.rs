@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{config, doctor::finding::Remedy};
+use crate::{audit::testing::status, config, doctor::finding::Remedy};
 
 fn configured(weights: [u16; 3]) -> Config {
     let backends: Vec<String> = (11..)
@@ -16,41 +16,6 @@ fn configured(weights: [u16; 3]) -> Config {
          name = \"web\"\nvip = \"198.51.100.10\"\nport = 80\n{backends}"
     );
     config::parse("test", &text).unwrap()
-}
-
-/// A status as the controller of [`configured`] would give it, with a part of it changed.
-fn status(change: impl FnOnce(&mut Value)) -> Status {
-    let backend = |n: u8, slots: u32| {
-        json!({
-            "name": format!("10.0.0.{n}"), "address": format!("10.0.0.{n}"), "weight": 1,
-            "capacity": null, "health": "up", "health_since_ms": 0, "last_probe": null,
-            "out_of_ring": null, "next_hop": null, "slots": slots, "intended_share": 0.33,
-            "observed_share": null, "observed_over_s": 0.0, "packets": 0, "bytes": 0,
-            "new_flows": 0, "packet_rate": 0.0, "byte_rate": 0.0, "new_flow_rate": 0.0,
-        })
-    };
-    let mut value = json!({
-        "version": "0", "pid": 1, "started_at_ms": 0, "now_ms": 0, "config_file": "f",
-        "config_sha256": "abc", "generation": 1, "published_at_ms": null, "interfaces": [],
-        "tables": {
-            "as_intended": true, "checked_at_ms": 0, "differing_slots": 0, "differences": [],
-        },
-        "exits": {},
-        "services": [{
-            "name": "web", "key": "tcp 198.51.100.10:80", "vip": "198.51.100.10", "port": 80,
-            "protocol": "tcp", "mode": "dsr", "ring_slots": 256, "on_empty": "drop",
-            "serving": 3, "exits": {}, "remembered": {
-                "flows": 0, "slots_in_transition": 0, "slots_pinned": 0, "changed_at_ms": null,
-            },
-            "evenness": {
-                "verdict": "even", "message": "", "detectable_skew": null,
-                "detectable_within_s": null, "findings": [],
-            },
-            "backends": [backend(11, 85), backend(12, 86), backend(13, 85)],
-        }],
-    });
-    change(&mut value);
-    serde_json::from_value(value).unwrap()
 }
 
 fn found(config: &Config, status: &Status) -> Vec<(&'static str, String)> {
@@ -146,4 +111,50 @@ fn a_way_that_nobody_went_for_long_is_told() {
     assert_eq!(told(json!(6)), []);
     assert_eq!(told(json!(5)), [("L26", String::new())]);
     assert_eq!(told(Value::Null), [("L26", String::new())]);
+}
+
+#[test]
+fn a_backend_that_does_not_answer_for_the_vip_is_told() {
+    let configured = |via: &str| {
+        let text = format!(
+            "[data_plane]\ninterfaces = [\"eth0\"]\n[[services]]\nname = \"web\"\n\
+             vip = \"198.51.100.10\"\nport = 80\n[services.health]\ntype = \"tcp\"\n\
+             via = \"{via}\"\n[[services.backends]]\naddress = \"10.0.0.11\"\n"
+        );
+        config::parse("test", &text).unwrap()
+    };
+    let down = |health: &str| {
+        status(|s| {
+            let backend = &mut s["services"][0]["backends"][0];
+            backend["health"] = health.into();
+            backend["last_probe"] =
+                json!({ "at_ms": 0, "passed": false, "took_ms": 500.0, "detail": "no answer" });
+        })
+    };
+    let web = vec![("L21", "web/10.0.0.11".to_owned())];
+    assert_eq!(found(&configured("vip"), &down("down")), web);
+    // One failed probe is none.
+    assert_eq!(found(&configured("vip"), &down("up")), []);
+    // That it is down is told by an alert; which way it fails on is not known.
+    assert_eq!(found(&configured("direct"), &down("down")), []);
+}
+
+#[test]
+fn who_was_left_out_for_a_day_is_told() {
+    let told = |kind: &str, since: u64| {
+        let status = status(|s| {
+            s["now_ms"] = json!(FORGOTTEN + 5);
+            s["services"][0]["backends"][1]["override"] = json!({
+                "service": "web", "backend": "10.0.0.12", "kind": kind, "weight": 0,
+                "configured_weight": 1, "actor": "uid 0", "reason": "new disks",
+                "since_ms": since, "expires_at_ms": null, "drain": null,
+            });
+        });
+        found(&configured([1; 3]), &status)
+    };
+    let web = vec![("L27", "web/10.0.0.12".to_owned())];
+    assert_eq!(told("drain", 4), web);
+    assert_eq!(told("disable", 4), web);
+    assert_eq!(told("drain", 5), []);
+    assert_eq!(told("weight", 4), []);
 }

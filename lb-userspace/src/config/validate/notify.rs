@@ -126,9 +126,9 @@ fn receiver(
 
 /// The types with the keys that each has beside those of all.
 const TYPES: [(&str, &[&str]); 6] = [
-    ("alertmanager", &["url", "headers"]),
-    ("webhook", &["url", "headers", "secret"]),
-    ("slack", &["url", "headers"]),
+    ("alertmanager", &["url", "headers", "ca"]),
+    ("webhook", &["url", "headers", "ca", "secret"]),
+    ("slack", &["url", "headers", "ca"]),
     ("command", &["command"]),
     ("syslog", &["path"]),
     ("file", &["path"]),
@@ -147,6 +147,7 @@ fn target(raw: &raw::Notify, fields: &mut Fields<'_, '_>) -> Option<Target> {
     for (key, at) in [
         ("url", place(&raw.url)),
         ("headers", place(&raw.headers)),
+        ("ca", place(&raw.ca)),
         ("secret", place(&raw.secret)),
         ("command", place(&raw.command)),
         ("path", place(&raw.path)),
@@ -230,7 +231,10 @@ fn http(raw: &raw::Notify, fields: &mut Fields<'_, '_>) -> Option<Http> {
         whole &= value.is_some();
         headers.extend(value.map(|value| (name.clone(), value)));
     }
+    let remedy = "give an absolute path to a PEM file of CA certificates";
+    let ca = fields.optional("ca", &raw.ca, remedy, |path| absolute(path, usize::MAX));
     Some(Http {
+        ca: ca?,
         url: url?,
         headers: Some(headers).filter(|_| whole)?,
     })

@@ -9,6 +9,7 @@ use super::{
     field::{Fields, place},
     seen::{Seen, family},
     service::Known,
+    traffic,
 };
 use crate::{
     config::raw::{self, Held, Leaf, Table},
@@ -44,10 +45,12 @@ pub(super) fn check(
     let slow_start = ejection::slow_start(raw, fields);
     let panic_below = ejection::panic_below(raw, fields);
     let ejection = ejection::check(raw, fields);
+    let traffic = traffic::check(raw, fields);
     Some(Options {
         slow_start: slow_start?,
         panic_below: panic_below?,
         ejection: ejection?,
+        traffic: traffic?,
         udp: udp?,
         spread: spread?,
         sources: sources?,

@@ -1,22 +1,25 @@
 //! TLS handshakes of probes.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
     rustls::{
-        self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+        self, ClientConfig, DigitallySignedStruct, SignatureScheme,
         client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-        pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+        pki_types::{CertificateDer, ServerName, UnixTime},
     },
 };
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use super::{Deadline, Phase, ProbeFailure};
-use crate::model::{TlsProbe, Verify};
+use crate::{
+    model::{TlsProbe, Verify},
+    trust,
+};
 
 /// What is asked for by name in the handshake, for HTTP/2.
 const HTTP2: &[u8] = b"h2";
@@ -24,28 +27,9 @@ const HTTP2: &[u8] = b"h2";
 /// Why a check's TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file of certificates cannot be read.
-    #[error(
-        "read the certificates in {}: {source}; name a PEM file in health.ca, or remove it to \
-         trust the system's",
-        path.display()
-    )]
-    Ca {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: rustls::pki_types::pem::Error,
-    },
-    /// The file has no certificate that can be trusted.
-    #[error("{} has no certificate to trust: name a PEM file of CA certificates in health.ca", .0.display())]
-    NoCertificate(PathBuf),
-    /// The system has no certificates to trust.
-    #[error(
-        "the system has no certificates to trust: install them (package ca-certificates), or name \
-         a PEM file in health.ca"
-    )]
-    NoSystemCertificates,
+    /// Nobody can be trusted.
+    #[error(transparent)]
+    Trust(#[from] trust::Error),
     /// The library refused.
     #[error("set TLS up: {0}")]
     Library(#[source] rustls::Error),
@@ -79,7 +63,7 @@ impl Client {
             .map_err(Error::Library)?;
         let mut config = match probe.verify {
             Verify::Yes => builder
-                .with_root_certificates(roots(probe)?)
+                .with_root_certificates(trust::roots(probe.ca.as_deref())?)
                 .with_no_client_auth(),
             Verify::No => builder
                 .dangerous()
@@ -127,31 +111,6 @@ impl Client {
             .and_then(|certificate| expires_in(certificate, now));
         Ok((stream, left.filter(|left| *left < self.warn_before)))
     }
-}
-
-fn roots(probe: &TlsProbe) -> Result<RootCertStore, Error> {
-    let mut roots = RootCertStore::empty();
-    let Some(path) = &probe.ca else {
-        let found = rustls_native_certs::load_native_certs();
-        roots.add_parsable_certificates(found.certs);
-        if roots.is_empty() {
-            return Err(Error::NoSystemCertificates);
-        }
-        return Ok(roots);
-    };
-    let read = |source| Error::Ca {
-        path: path.clone(),
-        source,
-    };
-    let certificates = CertificateDer::pem_file_iter(path)
-        .map_err(read)?
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(read)?;
-    roots.add_parsable_certificates(certificates);
-    if roots.is_empty() {
-        return Err(Error::NoCertificate(path.clone()));
-    }
-    Ok(roots)
 }
 
 /// How long a certificate is valid yet; nothing where it is not any more.

@@ -128,6 +128,7 @@ fn alerts_are_grouped_by_service_but_for_alertmanager() {
         receiver.target = Target::Alertmanager(Http {
             url: Text::Plain("http://am".to_owned()),
             headers: Vec::new(),
+            ca: None,
         });
     });
     assert_eq!(

@@ -1,6 +1,6 @@
 //! HTTP requests, in plain text or by TLS.
 
-use std::{error::Error as _, fmt, time::Duration};
+use std::{error::Error as _, fmt, path::Path, time::Duration};
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
@@ -13,9 +13,13 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::later;
-use crate::notify::outbox::{Again, Failure};
+use crate::{
+    notify::outbox::{Again, Failure},
+    trust,
+};
 
 /// How much of an answer is read, in bytes: enough to say why it is no.
 const MOST: usize = 4096;
@@ -27,7 +31,9 @@ const KEPT: Duration = Duration::from_secs(30);
 /// A client that all receivers share; it follows no redirection, and keeps connections for a while.
 #[derive(Clone)]
 pub(in crate::notify) struct Web {
-    client: Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, String>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// Why nobody is trusted.
+    untrusted: Option<String>,
 }
 
 impl fmt::Debug for Web {
@@ -37,22 +43,22 @@ impl fmt::Debug for Web {
 }
 
 impl Web {
-    /// Trusts what the host trusts; a host without certificates can still be asked in plain text.
-    pub(super) fn new() -> Self {
+    /// Trusts the certificates in a PEM file; without one, what the host trusts. Where there are
+    /// none, others can still be asked in plain text.
+    pub(super) fn new(ca: Option<&Path>) -> Self {
         let mut builder = Client::builder(TokioExecutor::new());
         builder
             .pool_idle_timeout(KEPT)
             .pool_timer(TokioTimer::new());
-        let connector = HttpsConnectorBuilder::new().with_native_roots();
+        let trusted = trust::roots(ca);
+        let untrusted = trusted.as_ref().err().map(ToString::to_string);
+        let config = ClientConfig::builder()
+            .with_root_certificates(trusted.unwrap_or_else(|_| RootCertStore::empty()))
+            .with_no_client_auth();
+        let connector = HttpsConnectorBuilder::new().with_tls_config(config);
         Self {
-            client: connector
-                .map(|connector| builder.build(connector.https_or_http().enable_http1().build()))
-                .map_err(|e| {
-                    format!(
-                        "cannot read the host's trusted certificates: {e}; install \
-                                      ca-certificates"
-                    )
-                }),
+            client: builder.build(connector.https_or_http().enable_http1().build()),
+            untrusted,
         }
     }
 
@@ -63,9 +69,11 @@ impl Web {
         headers: &[(String, String)],
         body: String,
     ) -> Result<(), Failure> {
-        let client = self.client.as_ref().map_err(|why| later(why.clone()))?;
         // The URL may be a secret: what is wrong with it must not show it.
         let uri: Uri = url.parse().map_err(|_| later("the URL cannot be parsed"))?;
+        if let (Some("https"), Some(why)) = (uri.scheme_str(), &self.untrusted) {
+            return Err(later(why.clone()));
+        }
         let mut request = Request::post(&uri)
             .header(header::CONTENT_TYPE, "application/json")
             .header(
@@ -78,7 +86,7 @@ impl Web {
         let request = request
             .body(Full::from(body))
             .map_err(|e| later(format!("cannot make the request: {e}")))?;
-        let answer = client.request(request).await.map_err(|e| {
+        let answer = self.client.request(request).await.map_err(|e| {
             let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16());
             let port = port.map_or_else(String::new, |port| format!(":{port}"));
             later(format!("cannot ask {host}{port}: {}", causes(&e)))
@@ -138,7 +146,49 @@ fn causes(error: &hyper_util::client::legacy::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use hyper::{Response, server::conn::http1, service::service_fn};
+    use hyper_util::rt::TokioIo;
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::trust::testing::Ca;
+
+    /// A receiver over TLS that takes everything; answers its port.
+    async fn receiver(ca: &Ca) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let acceptor = ca.server("localhost", 2200, b"");
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                // One who does not trust it goes away in the handshake.
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    let yes = service_fn(|_| async {
+                        Ok::<_, hyper::Error>(Response::new(Full::new(Bytes::new())))
+                    });
+                    let served = http1::Builder::new().serve_connection(TokioIo::new(stream), yes);
+                    tokio::spawn(served);
+                }
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn a_receiver_with_a_ca_of_its_own_is_trusted_by_that_alone() {
+        let (ca, other) = (Ca::new(), Ca::new());
+        let url = format!("https://localhost:{}/hook", receiver(&ca).await);
+        let post = |web: Web| {
+            let url = url.clone();
+            async move { web.post(&url, &[], "{}".to_owned()).await }
+        };
+        post(Web::new(Some(&ca.file()))).await.unwrap();
+        let untrusted = post(Web::new(Some(&other.file()))).await.unwrap_err();
+        assert!(untrusted.why.contains("certificate"), "{}", untrusted.why);
+        let missing = post(Web::new(Some(Path::new("/nowhere/ca.pem")))).await;
+        let why = missing.unwrap_err().why;
+        assert!(why.contains("/nowhere/ca.pem"), "{why}");
+    }
 
     #[test]
     fn only_what_is_refused_for_its_content_is_given_up() {

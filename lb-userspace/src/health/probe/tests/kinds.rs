@@ -6,21 +6,15 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Response, body::Bytes, header::HeaderMap, server::conn, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
-};
 use regex::bytes::Regex;
 use tokio::net::UdpSocket;
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{
-        ServerConfig,
-        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
-    },
-};
+use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::model::{CommandProbe, GrpcProbe, TlsProbe, UdpProbe, Verify};
+use crate::{
+    model::{CommandProbe, GrpcProbe, TlsProbe, UdpProbe, Verify},
+    trust::testing::Ca,
+};
 
 async fn ask(kind: ProbeKind, port: u16, timeout: Duration) -> Outcome {
     let http2 = matches!(kind, ProbeKind::Grpc(_));
@@ -37,55 +31,12 @@ async fn ask(kind: ProbeKind, port: u16, timeout: Duration) -> Outcome {
     super::super::run(&subject, Path::Direct).await
 }
 
-/// A CA of our own, in a file.
-struct Ca {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-    folder: tempfile::TempDir,
-}
-
-impl Ca {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "CA");
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
-        Self { issuer, folder }
-    }
-
-    fn file(&self) -> PathBuf {
-        self.folder.path().join("ca.pem")
-    }
-
-    /// A server's side with a certificate for a name that is valid until the end of a year.
-    fn server(&self, name: &str, until: i32, alpn: &[u8]) -> TlsAcceptor {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.not_before = date_time_ymd(2000, 1, 1);
-        params.not_after = date_time_ymd(until, 12, 31);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .unwrap();
-        if !alpn.is_empty() {
-            config.alpn_protocols = vec![alpn.to_vec()];
-        }
-        TlsAcceptor::from(Arc::new(config))
-    }
-
-    fn trusted(&self) -> TlsProbe {
-        TlsProbe {
-            server_name: Some("web.test".to_owned()),
-            ca: Some(self.file()),
-            verify: Verify::Yes,
-            warn_before_expiry: TlsProbe::WARN_BEFORE_EXPIRY,
-        }
+fn trusts(ca: &Ca) -> TlsProbe {
+    TlsProbe {
+        server_name: Some("web.test".to_owned()),
+        ca: Some(ca.file()),
+        verify: Verify::Yes,
+        warn_before_expiry: TlsProbe::WARN_BEFORE_EXPIRY,
     }
 }
 
@@ -133,7 +84,7 @@ async fn https_looks_at_certificate_method_headers_and_body() {
     let ca = Ca::new();
     let port = https(ca.server("web.test", 2200, b"")).await;
     let ask = |tls, body| ask(post(tls, body), port, LONG);
-    let trusted = ca.trusted();
+    let trusted = trusts(&ca);
     let said = |outcome: Outcome| outcome.to_string();
     assert_eq!(
         said(ask(trusted.clone(), Some("state: (fine|busy)$")).await),
@@ -171,7 +122,7 @@ async fn https_looks_at_certificate_method_headers_and_body() {
 async fn a_certificate_of_another_ca_is_refused() {
     let (ca, other) = (Ca::new(), Ca::new());
     let port = https(ca.server("web.test", 2200, b"")).await;
-    let outcome = ask(ProbeKind::Tls(other.trusted()), port, LONG).await;
+    let outcome = ask(ProbeKind::Tls(trusts(&other)), port, LONG).await;
     let refused = outcome.to_string();
     assert!(refused.starts_with("certificate refused"), "{refused}");
     assert_eq!(outcome.verdict(), Some(Verdict::Fail));
@@ -183,16 +134,16 @@ async fn a_certificate_that_expires_is_told_of_and_one_that_has_expired_refused(
     let port = https(ca.server("web.test", 2200, b"")).await;
     let tls = TlsProbe {
         warn_before_expiry: Duration::from_hours(24 * 365 * 500),
-        ..ca.trusted()
+        ..trusts(&ca)
     };
     let outcome = ask(ProbeKind::Tls(tls), port, LONG).await;
     assert!(outcome.result.as_ref().unwrap().expires_in().is_some());
     assert_eq!(outcome.verdict(), Some(Verdict::Pass));
-    let well = ask(ProbeKind::Tls(ca.trusted()), port, LONG).await;
+    let well = ask(ProbeKind::Tls(trusts(&ca)), port, LONG).await;
     assert_eq!(well.to_string(), "TLS handshake done");
 
     let port = https(ca.server("web.test", 2001, b"")).await;
-    let refused = ask(ProbeKind::Tls(ca.trusted()), port, LONG)
+    let refused = ask(ProbeKind::Tls(trusts(&ca)), port, LONG)
         .await
         .to_string();
     assert!(
@@ -209,7 +160,7 @@ async fn a_server_without_tls_fails_the_handshake() {
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
         let _ = stream.read(&mut [0; 1024]).await;
     });
-    let outcome = ask(ProbeKind::Tls(Ca::new().trusted()), port, LONG).await;
+    let outcome = ask(ProbeKind::Tls(trusts(&Ca::new())), port, LONG).await;
     assert!(
         matches!(outcome.result, Err(ProbeFailure::Handshake(_))),
         "{outcome}"
@@ -285,7 +236,7 @@ async fn grpc_servers_are_asked_for_their_health() {
     }
     let ca = Ca::new();
     let port = health_server(known, Some(ca.server("web.test", 2200, b"h2"))).await;
-    let outcome = ask(grpc("", Some(ca.trusted())), port, LONG).await;
+    let outcome = ask(grpc("", Some(trusts(&ca))), port, LONG).await;
     assert_eq!(outcome.to_string(), "gRPC SERVING");
 }
 
