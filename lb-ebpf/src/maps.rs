@@ -21,8 +21,8 @@ use lb_common::{
     flow::{self, Address, Flow},
     layout::{
         self, Allowance, EndpointCounters, EndpointEvents, ExitCounters, FlowEntry, FragmentKey,
-        LimitKey, RECENT_SYNS, RecentSyns, SMALL_RING_SLOTS, SampledFlow, Scratch, Slot, SourceKey, TICK_NS,
-        TrackingCounters, Vip,
+        LimitKey, RECENT_SYNS, RecentSyns, SMALL_RING_SLOTS, SampledFlow, Scratch, Slot, SourceKey,
+        TICK_NS, TrackingCounters, Vip,
     },
     tables::{Counters, Event, Memory, Route, Routes, Tables, Tracked},
     verdict::Reason,

@@ -81,7 +81,10 @@ impl FlowCause {
             Some(number) => format!("as many clients as {number:.0} that are alike"),
             None => "so few clients".to_owned(),
         };
-        format!("{clients} are spread no better by chance ({})", self.off_by_chance())
+        format!(
+            "{clients} are spread no better by chance ({})",
+            self.off_by_chance()
+        )
     }
 
     fn off_by_chance(&self) -> String {
@@ -98,8 +101,10 @@ impl FlowCause {
             return ruled_out;
         }
         if self.judgement.cause != Cause::HeavyClients
-            && let (Some(heaviest), Some(others)) =
-                (self.clients.heaviest.first(), self.judgement.share_of_others)
+            && let (Some(heaviest), Some(others)) = (
+                self.clients.heaviest.first(),
+                self.judgement.share_of_others,
+            )
         {
             ruled_out.push(format!(
                 "heavy clients: the heaviest, {}, has {:.1} % of new flows, and without the heaviest \
@@ -223,11 +228,15 @@ fn elephant(load: &Load, shown: &proto::Service) -> Option<Remark> {
     if rates.sum::<f64>() < PACKETS || load.packet_window.covered() < WINDOW / 2 {
         return None;
     }
-    let more = shown.backends.iter().enumerate().filter_map(|(n, backend)| {
-        let (packets, flows) = (load.packet_window.share(n)?, load.window.share(n)?);
-        let ratio = packets / flows.max(backend.intended_share);
-        (ratio > ELEPHANT).then_some((backend, packets, flows, ratio))
-    });
+    let more = shown
+        .backends
+        .iter()
+        .enumerate()
+        .filter_map(|(n, backend)| {
+            let (packets, flows) = (load.packet_window.share(n)?, load.window.share(n)?);
+            let ratio = packets / flows.max(backend.intended_share);
+            (ratio > ELEPHANT).then_some((backend, packets, flows, ratio))
+        });
     let (backend, packets, flows, _) = more.max_by(|a, b| a.3.total_cmp(&b.3))?;
     let name = &backend.name;
     let message = format!(

@@ -260,11 +260,7 @@ fn config_findings(service: &Service, start: Start) -> Vec<proto::Finding> {
 
 /// The new flows against the shares of the live ring (R3). What few clients do by chance is told, and
 /// nobody is called for it.
-fn flow_findings(
-    service: &Service,
-    load: &Load,
-    cause: Option<&FlowCause>,
-) -> Vec<proto::Finding> {
+fn flow_findings(service: &Service, load: &Load, cause: Option<&FlowCause>) -> Vec<proto::Finding> {
     let by_chance = cause.is_some_and(|of| of.judgement.cause == evenness::Cause::FewClients);
     let assessment = load.detector.assessment();
     assessment

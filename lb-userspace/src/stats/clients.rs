@@ -197,7 +197,11 @@ mod tests {
             (4, 1, 5),
             (5, 2, 4),
         ]));
-        let shares: Vec<_> = summary.heaviest.iter().map(|h| (h.client, h.share)).collect();
+        let shares: Vec<_> = summary
+            .heaviest
+            .iter()
+            .map(|h| (h.client, h.share))
+            .collect();
         assert_eq!(
             shares,
             [
