@@ -119,12 +119,15 @@ fn path_with_linker() -> Result<std::ffi::OsString> {
 
 /// Notes the revision that is built, with a plus sign where the work tree differs from it.
 fn revision() {
-    println!("cargo:rerun-if-changed=../.git/logs/HEAD");
     let git = |args: &[&str]| {
         let output = Command::new("git").args(args).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
         output.status.success().then(|| text.trim().to_owned())
     };
+    // In a linked work tree it lies elsewhere; a file that is not there would be built for each time.
+    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]) {
+        println!("cargo:rerun-if-changed={log}");
+    }
     let revision = git(&[
         "describe",
         "--always",
