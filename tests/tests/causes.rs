@@ -24,11 +24,11 @@ use serde_json::Value;
 const HEAVY: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 20));
 const FEW: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 30));
 /// For a minute of warm-up, and what is then found.
-const PATIENCE: Duration = Duration::from_mins(3);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// What a configuration says is known at once.
 const SOON: Duration = Duration::from_secs(15);
 /// Longer than all of it takes.
-const LONG: Duration = Duration::from_mins(10);
+const LONG: Duration = Duration::from_mins(25);
 
 const GOOD: Mood = Mood::after(Duration::from_millis(10));
 const SLOW: Mood = Mood::after(Duration::from_millis(60));

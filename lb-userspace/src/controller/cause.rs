@@ -62,10 +62,12 @@ impl FlowCause {
     }
 
     fn heavy(&self) -> String {
-        let named: Vec<String> = self
-            .clients
-            .heaviest
+        let heaviest = &self.clients.heaviest;
+        // The first makes most of it; who has next to nothing beside it is not to blame.
+        let least = heaviest.first().map_or(0.0, |first| first.share / 4.0);
+        let named: Vec<String> = heaviest
             .iter()
+            .filter(|heavy| heavy.share >= least)
             .map(|heavy| format!("{} with {:.1} %", heavy.client, 100.0 * heavy.share))
             .collect();
         let without = match self.judgement.share_of_others {
@@ -174,7 +176,9 @@ pub(super) fn judge(
             ruled_out,
         });
     }
-    ruled_out.push(format!("flows: {}", shown.evenness.message));
+    if shown.evenness.verdict == proto::Verdict::Even {
+        ruled_out.push(format!("flows: {}", shown.evenness.message));
+    }
     let (kind, backend, message) = slow(shown).or_else(|| elephant(load, shown))?;
     Some(proto::Cause {
         kind: kind.to_owned(),
