@@ -387,7 +387,8 @@ fn balance<'w, 'j, P: Packet, W: Tables + Counters, N: Next<'w, 'j, P>>(
                 && endpoint.interface == packet.ingress()
                 && packet.write(0, endpoint.macs).is_some()
             {
-                let sent = Sent::new(packet, parsed.transport, parsed.tcp_flags, hash);
+                let (at, flags) = (parsed.transport, parsed.tcp_flags);
+                let sent = Sent::new(packet, at, flags, hash, &parsed.flow.source);
                 count(world, number, &sent, packet.length());
                 return next.take(packet, Step::Done(Verdict::Transmit));
             }
@@ -445,37 +446,55 @@ fn drop<C: Counters>(counters: &C, row: u32, reason: Reason) -> Verdict {
 
 /// What is counted of a packet that was sent to a backend.
 #[derive(Clone, Copy)]
-struct Sent {
+struct Sent<'a> {
+    /// Where it comes from.
+    source: &'a Address,
     hash: u64,
     tcp_flags: u8,
     /// Of a packet that opens a connection, as it lies in memory.
     sequence: u32,
 }
 
-impl Sent {
+impl<'a> Sent<'a> {
     #[inline(always)]
-    fn new<P: Packet>(packet: &P, transport: usize, tcp_flags: u8, hash: u64) -> Self {
+    fn new<P: Packet>(
+        packet: &P,
+        transport: usize,
+        tcp_flags: u8,
+        hash: u64,
+        source: &'a Address,
+    ) -> Self {
         let sequence = if tcp::opens(tcp_flags) {
             tcp::sequence(packet, transport).unwrap_or(0)
         } else {
             0
         };
         Self {
+            source,
             hash,
             tcp_flags,
             sequence,
         }
     }
+
+    /// Of a packet that opens a connection: what tells it from others, and is the same where it is
+    /// sent again. Never zero, which an unused place holds.
+    #[inline(always)]
+    const fn fingerprint(&self) -> u32 {
+        (self.hash as u32 ^ self.sequence) | 1
+    }
 }
 
 /// Counts a packet that was sent to a backend.
 #[inline(always)]
-fn count<C: Counters>(counters: &C, endpoint: u16, sent: &Sent, bytes: usize) {
+fn count<C: Counters>(counters: &C, endpoint: u16, sent: &Sent<'_>, bytes: usize) {
     let mut new_flow = false;
     if sent.tcp_flags & (tcp::SYN | tcp::RST) != 0 {
         if tcp::opens(sent.tcp_flags) {
             new_flow = !retransmitted(sent, counters);
-            if !new_flow {
+            if new_flow {
+                counters.opened(endpoint, sent.source, sent.fingerprint() >> 1);
+            } else {
                 counters.event(endpoint, Event::Retransmitted);
             }
         } else if sent.tcp_flags & tcp::RST != 0 {
@@ -520,10 +539,9 @@ fn find(tables: &layout::Tables, key: &VipKey) -> Option<usize> {
 /// A repetition has the same addresses, ports and initial sequence number. The memory is small
 /// and lossy: under a flood of SYNs a repetition may be counted as new, nothing else happens.
 #[inline(always)]
-fn retransmitted<C: Counters>(sent: &Sent, counters: &C) -> bool {
-    // Never zero, which an unused place holds.
-    let fingerprint = (sent.hash as u32 ^ sent.sequence) | 1;
-    counters.syn_seen((sent.hash >> 32) as usize & (RECENT_SYNS - 1), fingerprint)
+fn retransmitted<C: Counters>(sent: &Sent<'_>, counters: &C) -> bool {
+    let place = (sent.hash >> 32) as usize & (RECENT_SYNS - 1);
+    counters.syn_seen(place, sent.fingerprint())
 }
 
 #[cfg(test)]

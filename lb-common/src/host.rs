@@ -115,6 +115,8 @@ pub struct Host {
     pub exits: RefCell<BTreeMap<(u32, Reason), u64>>,
     /// What became of the memory of flows.
     pub tracking: RefCell<TrackingCounters>,
+    /// Clients that opened a connection, each with the endpoint that it went to.
+    pub opened: RefCell<Vec<(Address, u16)>>,
     /// The time, in ticks.
     pub now: Cell<u32>,
     /// Flows of which a first packet was seen. Nothing is pushed out here.
@@ -152,6 +154,7 @@ impl Default for Host {
             events: RefCell::default(),
             exits: RefCell::default(),
             tracking: RefCell::default(),
+            opened: RefCell::default(),
             now: Cell::new(0),
             fresh: RefCell::default(),
             established: RefCell::default(),
@@ -224,6 +227,10 @@ impl Counters for Host {
             Tracked::Refused => tracking.refused += 1,
             Tracked::Collision => tracking.collisions += 1,
         }
+    }
+
+    fn opened(&self, endpoint: u16, source: &Address, _lot: u32) {
+        self.opened.borrow_mut().push((*source, endpoint));
     }
 }
 

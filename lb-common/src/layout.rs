@@ -533,6 +533,23 @@ pub struct TrackingCounters {
     pub collisions: u64,
 }
 
+/// A connection that a client opened, as the ring buffer of samples holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C, align(8))]
+pub struct SampledFlow {
+    /// Where it came from.
+    pub source: Address,
+    /// It stands for so many: one of them is noted. A power of two.
+    pub one_of: u32,
+    /// The endpoint that it went to.
+    pub endpoint: u16,
+    /// Zero.
+    pub reserved: u16,
+}
+
+/// How many bytes there are for samples: eight thousand of them, each with eight bytes before it.
+pub const SAMPLE_BYTES: usize = 256 * 1024;
+
 /// Packets that did not go to a backend, on one CPU, by [`Reason`](crate::verdict::Reason).
 pub type ExitCounters = [u64; crate::verdict::Reason::ROW];
 
@@ -573,6 +590,7 @@ const _: () = {
     assert!(size_of::<LimitKey>() == 20);
     assert!(size_of::<EndpointCounters>() == 24);
     assert!(size_of::<EndpointEvents>() == 32);
+    assert!(size_of::<SampledFlow>() == 24);
     // A small ring's numbers fit both kinds, and every place that is hashed to exists.
     assert!(2 * SERVICES <= RINGS && ENDPOINT_PLACES <= 1 << 16);
     // Endpoint numbers must not meet the two special priors.

@@ -34,6 +34,10 @@ pub trait Counters {
 
     /// Counts what became of the memory of flows.
     fn tracked(&self, what: Tracked);
+
+    /// Takes note of a connection that a client opens, where `lot`, a number that is any number as
+    /// likely as another, falls among the [part](layout::SampledFlow::one_of) that is noted.
+    fn opened(&self, endpoint: u16, source: &Address, lot: u32);
 }
 
 /// What is counted of an endpoint beside its packets.

@@ -4,8 +4,10 @@ use core::mem::{MaybeUninit, offset_of};
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{self, BPF_ANY, BPF_NOEXIST},
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
+    bindings::{self, BPF_ANY, BPF_NOEXIST, BPF_RB_NO_WAKEUP},
+    btf_maps::{
+        Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key,
+    },
     helpers::{
         bpf_fib_lookup, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_sk_lookup_udp,
         bpf_sk_release, bpf_skc_lookup_tcp,
@@ -19,8 +21,8 @@ use lb_common::{
     flow::{self, Address, Flow},
     layout::{
         self, Allowance, EndpointCounters, EndpointEvents, ExitCounters, FlowEntry, FragmentKey,
-        LimitKey, RECENT_SYNS, RecentSyns, SMALL_RING_SLOTS, Scratch, Slot, SourceKey, TICK_NS,
-        TrackingCounters, Vip,
+        LimitKey, RECENT_SYNS, RecentSyns, SMALL_RING_SLOTS, SampledFlow, Scratch, Slot, SourceKey,
+        TICK_NS, TrackingCounters, Vip,
     },
     tables::{Counters, Event, Memory, Route, Routes, Tables, Tracked},
     verdict::Reason,
@@ -61,6 +63,14 @@ static EXITS: PerCpuArray<ExitCounters, { layout::EXIT_ROWS }> = PerCpuArray::ne
 /// What became of the memory of flows.
 #[btf_map]
 static TRACKING: PerCpuArray<TrackingCounters, 1> = PerCpuArray::new();
+
+/// Of how many connections to each endpoint one is noted: a power of two; zero notes none.
+#[btf_map]
+static SAMPLING: Array<u32, { layout::ENDPOINTS }> = Array::new();
+
+/// The connections that are noted.
+#[btf_map]
+static SAMPLES: RingBuf<SampledFlow, { layout::SAMPLE_BYTES }> = RingBuf::new();
 
 /// The SYNs seen last.
 #[btf_map]
@@ -199,6 +209,27 @@ impl Counters for Kernel<'_> {
                 Tracked::Refused => tracking.refused += 1,
                 Tracked::Collision => tracking.collisions += 1,
             }
+        }
+    }
+
+    #[inline(always)]
+    fn opened(&self, endpoint: u16, source: &Address, lot: u32) {
+        let Some(&one_of) = SAMPLING.get(u32::from(endpoint)) else {
+            return;
+        };
+        if lot & one_of.wrapping_sub(1) != 0 {
+            return;
+        }
+        // Where nobody reads them, there is no room, and the packet goes on.
+        if let Some(mut sample) = SAMPLES.reserve(0) {
+            sample.write(SampledFlow {
+                source: *source,
+                one_of,
+                endpoint,
+                reserved: 0,
+            });
+            // Nobody waits for it: they are read once a second.
+            sample.submit(u64::from(BPF_RB_NO_WAKEUP));
         }
     }
 }

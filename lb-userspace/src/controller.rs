@@ -6,6 +6,8 @@
 mod adopt;
 mod apply;
 mod auditor;
+mod cause;
+mod clients;
 mod confirm;
 mod evenness;
 mod examine;

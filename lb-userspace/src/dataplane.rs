@@ -9,6 +9,7 @@ mod maps;
 pub(crate) mod pins;
 pub mod requirements;
 mod rings;
+pub mod samples;
 mod sources;
 pub mod steering;
 mod syscall;

@@ -5,9 +5,11 @@
 //!
 //! - [`rate`] turns growing counters into increases, rates and observed shares.
 //! - [`evenness`] judges increases of new flows against the shares of the live table.
+//! - [`clients`] says who opens the connections, by samples.
 //! - [`flood`] tells a SYN flood from a busy hour.
 //! - [`cusum`] and [`overdispersion`] are what that judgement is made of.
 
+pub mod clients;
 pub mod cusum;
 pub mod evenness;
 pub mod flood;

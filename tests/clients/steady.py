@@ -12,6 +12,7 @@ import asyncio
 import collections
 import errno
 import json
+import random
 import signal
 import time
 
@@ -80,7 +81,9 @@ class Client:
 
     async def once(self):
         """One request over a connection of its own, which the server closes."""
-        reader, writer = await asyncio.open_connection(self.options.host, self.options.port)
+        source = (random.choice(self.options.sources), 0) if self.options.sources else None
+        reader, writer = await asyncio.open_connection(self.options.host, self.options.port,
+                                                       local_addr=source)
         try:
             name = await self.exchange(reader, writer, "close")
             await reader.read()
@@ -195,6 +198,8 @@ def main():
     parser.add_argument("--kept-interval", type=float, default=0.2,
                         help="seconds between two requests on a long-lived connection")
     parser.add_argument("--duration", type=float, required=True, help="seconds")
+    parser.add_argument("--sources", nargs="*", metavar="ADDRESS",
+                        help="addresses that new connections come from, each as likely")
     parser.add_argument("--limit", type=int, default=-1, help="at most so many new connections")
     parser.add_argument("--timeout", type=float, default=2, help="seconds for a whole request")
     parser.add_argument("--records", help="file for a JSON line about each request")

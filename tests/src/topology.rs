@@ -293,6 +293,21 @@ impl Topology {
         Ok(())
     }
 
+    /// Gives the client so many more addresses of IPv4, at most 200, and answers them.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses one.
+    pub fn more_clients(&self, count: u8) -> Result<Vec<IpAddr>> {
+        let addresses: Vec<_> = (10..10 + count).map(|n| CLIENTS.ipv4(n)).collect();
+        let lines: Vec<String> = addresses
+            .iter()
+            .map(|address| format!("address add {address}/24 dev {HOST_INTERFACE}"))
+            .collect();
+        self.client.ip(&lines.join("\n"))?;
+        Ok(addresses.into_iter().map(IpAddr::V4).collect())
+    }
+
     /// The folder of this bed's files; it goes with the bed.
     pub fn dir(&self) -> &RunDir {
         &self.dir

@@ -45,6 +45,9 @@ pub struct Load {
     pub limit: Option<u64>,
     /// How long a request may take, from opening its connection to the end of the answer.
     pub timeout: Duration,
+    /// Which addresses of the client new connections come from, each as likely as another; none
+    /// leaves it to the kernel.
+    pub sources: Vec<IpAddr>,
     /// Whether to keep a record of each request, about 130 bytes.
     pub records: bool,
 }
@@ -62,6 +65,7 @@ impl Load {
             duration,
             limit: None,
             timeout,
+            sources: Vec::new(),
             records: true,
         }
     }
@@ -190,6 +194,10 @@ impl<'bed> Traffic<'bed> {
             ("--timeout", load.timeout.as_secs_f64()),
         ] {
             python.args([option, &value.to_string()]);
+        }
+        if !load.sources.is_empty() {
+            python.arg("--sources");
+            python.args(load.sources.iter().map(ToString::to_string));
         }
         if let Some(limit) = load.limit {
             python.args(["--limit", &limit.to_string()]);

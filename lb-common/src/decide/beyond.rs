@@ -161,7 +161,8 @@ fn try_send<P: Packet, W: World>(
     let bytes = whole(packet, job)?;
     let (to, far) = endpoint(tables, job.endpoint);
     let transport = usize::from(job.transport) & OFFSET;
-    let sent = Sent::new(packet, transport, job.tcp_flags, job.hash);
+    let (flags, source) = (job.tcp_flags, &job.flow.source);
+    let sent = Sent::new(packet, transport, flags, job.hash, source);
     let way = match to.mode {
         mode::DSR => Ok(()),
         mode::IPIP | mode::GUE => tunnel::wrap(packet, tables.header.gue_port, job, to, far),

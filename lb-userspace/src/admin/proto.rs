@@ -292,6 +292,48 @@ pub struct Evenness {
     pub detectable_within_s: Option<f64>,
     /// What is wrong, the worst first.
     pub findings: Vec<Finding>,
+    /// Why the load is not even, or what else there is to know of it; absent where there is nothing.
+    #[serde(default)]
+    pub cause: Option<Cause>,
+    /// Who opens the connections, by samples of the last minute; absent where none were taken.
+    #[serde(default)]
+    pub clients: Option<Clients>,
+}
+
+/// Why a service's load is not even.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cause {
+    /// `drift` (the kernel's table is another), `table` (its shares are not the weights'), `config`
+    /// (the weights are not the capacities'), `heavy-clients`, `few-clients`, `hash`, `unknown`;
+    /// where the flows are even, `slow-backend` or `elephant`.
+    pub kind: String,
+    /// The backend, where it is about one.
+    pub backend: Option<String>,
+    /// The cause in words, with its evidence.
+    pub message: String,
+    /// What it is not, each with its evidence.
+    pub ruled_out: Vec<String>,
+}
+
+/// Who opens a service's connections.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Clients {
+    /// How many new flows were looked at.
+    pub samples: usize,
+    /// How many clients that are all alike would be as concentrated; absent where they are so many
+    /// that hardly two samples are of the same one.
+    pub effective: Option<f64>,
+    /// The heaviest, at most three, the heaviest first.
+    pub heaviest: Vec<HeavyClient>,
+}
+
+/// One of the heaviest clients.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeavyClient {
+    /// Its address; of IPv6, its network of 64 bits.
+    pub client: IpAddr,
+    /// Its part of the new flows.
+    pub share: f64,
 }
 
 /// Whether the load of a service is even.

@@ -6,7 +6,7 @@ use super::{Finding, Level, percent};
 use crate::{
     admin::proto::{self, Service as Live, Status},
     doctor::finding::{Finding as Seen, Level as Bad},
-    model::{Backend, Config, Service, Via},
+    model::{Backend, Config, Service, Spread, Via},
     stats::evenness::{Deviation, table_reference},
 };
 
@@ -15,6 +15,8 @@ const LARGEST_CHANGE: u32 = 2;
 /// How long a way to somebody is good that was gone once, in milliseconds.
 const TESTED: u64 = 30 * 24 * 60 * 60 * 1000;
 
+/// With so many clients for each backend, chance is off by a fifth of a share: one in their root.
+const CLIENTS_FOR_A_BACKEND: f64 = 25.0;
 /// Who is out of service for longer, in milliseconds, was probably forgotten.
 const FORGOTTEN: u64 = 24 * 60 * 60 * 1000;
 
@@ -40,7 +42,8 @@ pub fn judge(config: &Config, digest: Option<&str>, status: &Status) -> Vec<Find
                 .into_iter()
                 .chain(steps(service, live))
                 .chain(unanswered(service, live))
-                .chain(left_out(live, status.now_ms));
+                .chain(left_out(live, status.now_ms))
+                .chain(few_clients(service, live));
             findings.extend(found.map(|finding| finding.of(&service.name)));
         }
     }
@@ -204,6 +207,27 @@ fn unanswered(service: &Service, live: &Live) -> Vec<Finding> {
         })
     };
     live.backends.iter().filter_map(finding).collect()
+}
+
+/// L22: so few clients that chance spreads them badly where each stays with one backend.
+fn few_clients(service: &Service, live: &Live) -> Option<Finding> {
+    let clients = live.evenness.clients.as_ref()?;
+    let effective = clients.effective?;
+    let backends = live.serving as f64;
+    let few = effective < CLIENTS_FOR_A_BACKEND * backends;
+    (service.options.spread == Spread::Source && few).then(|| {
+        Finding::new(
+            "L22",
+            Level::Warning,
+            format!(
+                "each client stays with one backend, and there are as many as {effective:.0} that are \
+                 alike for {} backends",
+                live.serving
+            ),
+            "chance gives one backend much more than another, and no weight can mend it",
+            "set spread = \"flow\", unless the application needs a client's connections together",
+        )
+    })
 }
 
 /// L27: backends that somebody took out, and nobody brought back.

@@ -1,10 +1,10 @@
 //! The three references of a service's evenness, brought together.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use lb_common::layout::{Slot, Vip, VipKey};
 
-use super::{load::Load, state::ServiceState};
+use super::{cause::FlowCause, load::Load, state::ServiceState};
 use crate::{
     admin::proto,
     balance::image::{Image, Numbers, occupied},
@@ -129,7 +129,8 @@ pub(super) fn judge(
     let mut findings: Vec<proto::Finding> = drifted.map(drift_finding).into_iter().collect();
     findings.extend(table_findings(service, state, start));
     findings.extend(config_findings(service, start));
-    findings.extend(flow_findings(service, &state.load));
+    let cause = FlowCause::of(&state.load);
+    findings.extend(flow_findings(service, &state.load, cause.as_ref()));
     findings.sort_by_key(rank);
     // A remark about capacities that nobody declared is not a skew.
     let skewed = findings
@@ -151,7 +152,23 @@ pub(super) fn judge(
         detectable_skew: assessment.detectable.map(|d| d.ratio),
         detectable_within_s: assessment.detectable.map(|d| d.within.as_secs_f64()),
         findings,
+        cause: None,
+        clients: clients(service, &state.load),
     }
+}
+
+/// Who opens the connections.
+fn clients(service: &Service, load: &Load) -> Option<proto::Clients> {
+    let summary = load.clients.summary(Duration::ZERO, service.backends.len());
+    let heaviest = summary.heaviest.iter().map(|heavy| proto::HeavyClient {
+        client: heavy.client,
+        share: heavy.share,
+    });
+    (summary.samples > 0).then(|| proto::Clients {
+        samples: summary.samples,
+        effective: summary.effective(),
+        heaviest: heaviest.collect(),
+    })
 }
 
 /// The gravest first.
@@ -241,8 +258,10 @@ fn config_findings(service: &Service, start: Start) -> Vec<proto::Finding> {
         .collect()
 }
 
-/// The new flows against the shares of the live ring (R3).
-fn flow_findings(service: &Service, load: &Load) -> Vec<proto::Finding> {
+/// The new flows against the shares of the live ring (R3). What few clients do by chance is told, and
+/// nobody is called for it.
+fn flow_findings(service: &Service, load: &Load, cause: Option<&FlowCause>) -> Vec<proto::Finding> {
+    let by_chance = cause.is_some_and(|of| of.judgement.cause == evenness::Cause::FewClients);
     let assessment = load.detector.assessment();
     assessment
         .skewed
@@ -251,11 +270,20 @@ fn flow_findings(service: &Service, load: &Load) -> Vec<proto::Finding> {
             let name = &service.backends[skew.backend].name;
             proto::Finding {
                 reference: "flows".to_owned(),
-                severity: skew.severity.name().to_owned(),
+                severity: if by_chance {
+                    Severity::Ticket.name().to_owned()
+                } else {
+                    skew.severity.name().to_owned()
+                },
                 backend: Some(name.to_string()),
                 ratio: Some(skew.ratio()).filter(|ratio| ratio.is_finite()),
                 since_ms: load.zero_ms + skew.since.as_millis() as u64,
-                message: skew.describe(name, assessment.at),
+                message: match cause.filter(|cause| cause.skew.backend == skew.backend) {
+                    Some(cause) => {
+                        format!("{}: {}", skew.describe(name, assessment.at), cause.words())
+                    }
+                    None => skew.describe(name, assessment.at),
+                },
             }
         })
         .collect()
@@ -280,6 +308,9 @@ pub(super) fn change(service: &Service, load: &mut Load, now_ms: u64) -> Option<
         Verdict::Skewed => Level::Warning,
         _ => Level::Info,
     };
-    let message = format!("{}: {}", service.name, describe(service, load));
+    let mut message = format!("{}: {}", service.name, describe(service, load));
+    if let Some(cause) = FlowCause::of(load) {
+        message = format!("{message}; {}", cause.words());
+    }
     Some(Event::of_controller(now_ms, Kind::Evenness, level, message).service(&service.name))
 }

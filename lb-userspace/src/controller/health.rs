@@ -89,7 +89,7 @@ impl Watched {
 
 impl State {
     /// The time since the start, which the pure parts count by.
-    fn elapsed(&self, now: std::time::Instant) -> Duration {
+    pub(super) fn elapsed(&self, now: std::time::Instant) -> Duration {
         now.saturating_duration_since(self.started.instant)
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use lb_common::layout::{EndpointCounters, ExitCounters};
 
 use crate::stats::{
+    clients::Clients,
     evenness::{Detector, Settings, Verdict},
     flood,
     rate::{Meter, ShareWindow},
@@ -23,6 +24,10 @@ pub(super) struct Load {
     pub(super) flows: Meter,
     pub(super) window: ShareWindow,
     pub(super) detector: Detector,
+    /// Who opens the connections.
+    pub(super) clients: Clients,
+    /// Packets, over the time that `window` covers.
+    pub(super) packet_window: ShareWindow,
     settings: Settings,
     /// The wall clock at the detector's zero, to date its findings.
     pub(super) zero_ms: u64,
@@ -44,6 +49,8 @@ impl Load {
             flows: Meter::new(backends),
             window: ShareWindow::new(backends, WINDOW),
             detector: Detector::new(&vec![0.0; backends], settings),
+            clients: Clients::default(),
+            packet_window: ShareWindow::new(backends, WINDOW),
             settings,
             zero_ms: 0,
             floods: flood::Watch::default(),
@@ -62,6 +69,14 @@ impl Load {
         let shares: Vec<f64> = slots.iter().copied().map(f64::from).collect();
         self.detector.retarget(&shares, self.settings);
         self.window.clear();
+        self.packet_window.clear();
+    }
+
+    /// New flows a second, to all backends.
+    pub(super) fn flow_rate(&self) -> f64 {
+        (0..self.counters.len())
+            .filter_map(|n| self.flows.rate(n))
+            .sum()
     }
 
     /// Packets a second, to all backends.
@@ -101,7 +116,9 @@ impl Load {
     ) {
         let column =
             |of: fn(&EndpointCounters) -> u64| -> Vec<u64> { counters.iter().map(of).collect() };
-        self.packets.read(now, &column(|c| c.packets));
+        if let Some(increase) = self.packets.read(now, &column(|c| c.packets)) {
+            self.packet_window.push(increase);
+        }
         self.bytes.read(now, &column(|c| c.bytes));
         if let Some(increase) = self.flows.read(now, &column(|c| c.new_flows)) {
             self.window.push(increase);

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    Error, Identity, Now, addresses, adopt, apply::Pending, evenness, health::Watched,
+    Error, Identity, Now, addresses, adopt, apply::Pending, cause, evenness, health::Watched,
     impose::Drains, load::Load, news::News, own_file::OwnFile, probes::Probes, status,
     sweep::Sweeper,
 };
@@ -595,7 +595,7 @@ impl State {
         self.begin_sweep(now);
         self.judge_performance(now);
         self.renew_force(now);
-        let elapsed = now.instant.saturating_duration_since(self.started.instant);
+        let elapsed = self.elapsed(now.instant);
         let mut events = Vec::new();
         for (service, state) in self.config.services.iter().zip(&mut self.services) {
             let counters: Result<Vec<_>, _> = service
@@ -629,6 +629,7 @@ impl State {
                 (Err(e), _) | (_, Err(e)) => error!("{}: {}", service.name, with_causes(&e)),
             }
         }
+        self.sample();
         let generation = self.generation();
         for event in events {
             self.tell(Event {
@@ -768,6 +769,8 @@ impl State {
             self.remembered_status(service),
         );
         self.show_guards(state, &mut shown);
+        let compared_s = (self.now.unix_ms.saturating_sub(self.verification.at_ms)) / 1000;
+        shown.evenness.cause = cause::judge(service, &state.load, &shown, compared_s);
         shown.ring_digest = self.ring_digest(service);
         shown
     }

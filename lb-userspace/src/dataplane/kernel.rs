@@ -26,6 +26,7 @@ use super::{
     pins::Pins,
     requirements,
     rings::Rings,
+    samples::Samples,
     sources::Sources,
     sum, syscall,
 };
@@ -65,6 +66,7 @@ pub struct Kernel {
     events: PerCpuArray<MapData, [u64; 4]>,
     tracking: PerCpuArray<MapData, [u64; 4]>,
     flows: Flows,
+    samples: Samples,
     log: EbpfLogger<&'static dyn Log>,
     /// The rings that the published tables name.
     published: BTreeMap<u32, Arc<[Slot]>>,
@@ -123,6 +125,7 @@ impl Kernel {
                 }))
             })
             .map_err(map_error("open the remembered flows"))?,
+            samples: Samples::take(&mut object)?,
             log,
             published: BTreeMap::new(),
             published_lists: BTreeMap::new(),
@@ -193,6 +196,11 @@ impl Kernel {
     /// The remembered flows.
     pub const fn flows(&self) -> &Flows {
         &self.flows
+    }
+
+    /// Samples of the connections that clients open.
+    pub const fn samples(&mut self) -> &mut Samples {
+        &mut self.samples
     }
 
     /// What else an endpoint's flows met, over all CPUs.

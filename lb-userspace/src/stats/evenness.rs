@@ -41,12 +41,14 @@
 //!   large skew over a short time.
 
 mod assessment;
+mod cause;
 mod detector;
 mod phrase;
 mod power;
 mod reference;
 
 pub use assessment::{Assessment, Severity, Skew, Verdict, Why};
+pub use cause::{Cause, Judgement, judge as cause};
 pub use detector::{Detector, Settings};
 pub use power::Detectable;
 pub use reference::{

@@ -158,3 +158,24 @@ fn who_was_left_out_for_a_day_is_told() {
     assert_eq!(told("drain", 5), []);
     assert_eq!(told("weight", 4), []);
 }
+
+#[test]
+fn few_clients_that_stay_with_their_backend_are_told() {
+    let told = |spread: &str, effective: Value| {
+        let text = format!(
+            "[data_plane]\ninterfaces = [\"eth0\"]\n[[services]]\nname = \"web\"\n\
+             vip = \"198.51.100.10\"\nport = 80\nspread = \"{spread}\"\n\
+             [[services.backends]]\naddress = \"10.0.0.11\"\n"
+        );
+        let status = status(|s| {
+            s["services"][0]["evenness"]["clients"] =
+                json!({ "samples": 900, "effective": effective, "heaviest": [] });
+        });
+        found(&config::parse("test", &text).unwrap(), &status)
+    };
+    let web = vec![("L22", "web".to_owned())];
+    assert_eq!(told("source", json!(74.0)), web);
+    assert_eq!(told("source", json!(76.0)), []);
+    assert_eq!(told("source", Value::Null), []);
+    assert_eq!(told("flow", json!(3.0)), []);
+}

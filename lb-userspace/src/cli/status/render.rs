@@ -11,7 +11,10 @@ use super::{
     units::{ago, percent, short},
 };
 use crate::{
-    admin::proto::{Backend, Finding, Remembered, Service, Status, Verdict, change::Override},
+    admin::proto::{
+        Backend, Cause, Clients, Evenness, Finding, Remembered, Service, Status, Verdict,
+        change::Override,
+    },
     cli::output::plain,
 };
 
@@ -273,6 +276,31 @@ fn notifications(status: &Status, page: &mut Page) {
     }
 }
 
+/// Why it is so, where no finding has said that, and what it is not.
+fn describe_cause(cause: &Cause, evenness: &Evenness, page: &mut Page) {
+    let said = |finding: &Finding| finding.message == cause.message;
+    if !evenness.findings.iter().any(said) {
+        page.text(2, Tone::Doubtful, &cause.message);
+    }
+    for other in &cause.ruled_out {
+        page.text(4, Tone::Quiet, &format!("not {other}"));
+    }
+}
+
+/// Who opens the connections.
+fn describe_clients(clients: &Clients) -> String {
+    let heaviest: Vec<String> = clients
+        .heaviest
+        .iter()
+        .map(|heavy| format!("{} {}", heavy.client, percent(heavy.share)))
+        .collect();
+    let many = match clients.effective {
+        Some(number) => format!("as {number:.0} that are alike"),
+        None => "many".to_owned(),
+    };
+    format!("clients: {many}; heaviest {}", heaviest.join(", "))
+}
+
 fn describe(service: &Service, now: u64, page: &mut Page) {
     let total = service.backends.len();
     page.text(
@@ -319,6 +347,12 @@ fn describe(service: &Service, now: u64, page: &mut Page) {
     page.text(2, tone, &format!("{verdict}{message}{detectable}"));
     for finding in &evenness.findings {
         describe_finding(finding, now, page);
+    }
+    if let Some(cause) = &evenness.cause {
+        describe_cause(cause, evenness, page);
+    }
+    if let Some(clients) = &evenness.clients {
+        page.text(2, Tone::Quiet, &describe_clients(clients));
     }
     if let Some(flood) = service.syn_flood {
         let (rate, share) = (short(flood.syn_rate), percent(flood.syn_share));
