@@ -56,14 +56,24 @@ fn main() -> Result<()> {
         // aya-build turns each line of the inner cargo into a warning; keep the real ones only.
         env::set_var("CARGO_TERM_QUIET", "true");
     }
+    let features: Vec<&str> = ["other-program", "next-layout"]
+        .into_iter()
+        .filter(|name| env::var_os(feature_variable(name)).is_some())
+        .collect();
     aya_build::build_ebpf(
         [Package {
             name: "lb-ebpf",
             root_dir: "../lb-ebpf",
+            features: &features,
             ..Default::default()
         }],
         Toolchain::Custom(&toolchain),
     )
+}
+
+/// The variable by which cargo says that a feature is on.
+fn feature_variable(name: &str) -> String {
+    format!("CARGO_FEATURE_{}", name.to_uppercase().replace('-', "_"))
 }
 
 /// The toolchain to build with; empty where there is no rustup and the compiler in `PATH` will do.
@@ -119,12 +129,21 @@ fn path_with_linker() -> Result<std::ffi::OsString> {
 
 /// Notes the revision that is built, with a plus sign where the work tree differs from it.
 fn revision() {
-    println!("cargo:rerun-if-changed=../.git/logs/HEAD");
     let git = |args: &[&str]| {
         let output = Command::new("git").args(args).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
         output.status.success().then(|| text.trim().to_owned())
     };
+    // In a work tree of its own, it is not in `.git`; what does not exist would count as changed.
+    let log = git(&[
+        "rev-parse",
+        "--path-format=absolute",
+        "--git-path",
+        "logs/HEAD",
+    ]);
+    if let Some(log) = log {
+        println!("cargo:rerun-if-changed={log}");
+    }
     let revision = git(&[
         "describe",
         "--always",

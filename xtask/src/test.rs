@@ -40,6 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
 
+    build::upgrades()?;
     let binary = build::evenkeel(Profile::Debug)?;
     let mut integration = cargo();
     // One at a time: they share two cores with their servers and clients, and watch the clock.

@@ -6,7 +6,8 @@ use lb_common::{layout::ExitCounters, verdict::Reason};
 
 use super::{
     evenness::{self, Start},
-    state::{ServiceState, Verification},
+    state::ServiceState,
+    verify::Verification,
 };
 use crate::{
     admin::proto,
