@@ -56,14 +56,24 @@ fn main() -> Result<()> {
         // aya-build turns each line of the inner cargo into a warning; keep the real ones only.
         env::set_var("CARGO_TERM_QUIET", "true");
     }
+    let features: Vec<&str> = ["other-program", "next-layout"]
+        .into_iter()
+        .filter(|name| env::var_os(feature_variable(name)).is_some())
+        .collect();
     aya_build::build_ebpf(
         [Package {
             name: "lb-ebpf",
             root_dir: "../lb-ebpf",
+            features: &features,
             ..Default::default()
         }],
         Toolchain::Custom(&toolchain),
     )
+}
+
+/// The variable by which cargo says that a feature is on.
+fn feature_variable(name: &str) -> String {
+    format!("CARGO_FEATURE_{}", name.to_uppercase().replace('-', "_"))
 }
 
 /// The toolchain to build with; empty where there is no rustup and the compiler in `PATH` will do.

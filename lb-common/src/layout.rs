@@ -11,8 +11,22 @@ use crate::{
     hash::{FlowKeys, VipKeys},
 };
 
-/// Changes whenever a type in this module does.
-pub const VERSION: u32 = 2;
+/// The versions of what lies in kernel memory, by part. One changes whenever a type of its part
+/// does; what has not changed is shared by the programs of both versions during an upgrade.
+///
+/// Feature `next-layout` is for tests of that: what would be the next version, with fields in
+/// other places and records of other sizes.
+pub mod version {
+    /// One later, where the next layout is built.
+    const NEXT: u32 = cfg!(feature = "next-layout") as u32;
+
+    /// Of the tables, the rings and the lists of sources.
+    pub const TABLES: u32 = 2 + NEXT;
+    /// Of what is remembered of flows and fragments.
+    pub const FLOWS: u32 = 2 + NEXT;
+    /// Of counters, and of what a CPU keeps for itself.
+    pub const COUNTERS: u32 = 2;
+}
 
 /// The slots of the largest ring. A smaller ring uses the first of them.
 pub const RING_SLOTS: usize = 1 << 16;
@@ -51,6 +65,13 @@ pub const NONE: u16 = 0xffff;
 pub const PINNED: u16 = 0xfffe;
 
 impl Slot {
+    /// Where owner and prior lie, in bits.
+    const PLACES: (u32, u32) = if cfg!(feature = "next-layout") {
+        (16, 0)
+    } else {
+        (0, 16)
+    };
+
     /// A slot in which nothing is remembered.
     #[must_use]
     pub const fn steady(owner: u16) -> Self {
@@ -60,19 +81,19 @@ impl Slot {
     /// A slot with an owner and a prior: an endpoint, [`NONE`] or [`PINNED`].
     #[must_use]
     pub const fn new(owner: u16, prior: u16) -> Self {
-        Self(owner as u32 | (prior as u32) << 16)
+        Self((owner as u32) << Self::PLACES.0 | (prior as u32) << Self::PLACES.1)
     }
 
     /// The endpoint that takes new flows.
     #[inline(always)]
     pub const fn owner(self) -> u16 {
-        self.0 as u16
+        (self.0 >> Self::PLACES.0) as u16
     }
 
     /// Whose the unremembered flows are: an endpoint, [`NONE`] or [`PINNED`].
     #[inline(always)]
     pub const fn prior(self) -> u16 {
-        (self.0 >> 16) as u16
+        (self.0 >> Self::PLACES.1) as u16
     }
 
     /// Whether nothing is remembered of its flows.
@@ -218,6 +239,12 @@ pub struct Vip {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Endpoint {
+    /// Zero.
+    #[cfg(feature = "next-layout")]
+    pub reserved: [u8; 7],
+    /// 1 while it serves: flows that are remembered as its own still go to it.
+    #[cfg(feature = "next-layout")]
+    pub serves: u8,
     /// The first twelve bytes of the frames sent to it: its next hop's MAC address, then that of
     /// the interface they leave by, as they lie in memory.
     pub macs: [u32; 3],
@@ -237,8 +264,10 @@ pub struct Endpoint {
     /// record.
     pub family: u8,
     /// 1 while it serves: flows that are remembered as its own still go to it.
+    #[cfg(not(feature = "next-layout"))]
     pub serves: u8,
     /// Zero.
+    #[cfg(not(feature = "next-layout"))]
     pub reserved: [u8; 3],
 }
 
@@ -283,7 +312,7 @@ pub struct Service {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Header {
-    /// [`VERSION`].
+    /// [`version::TABLES`].
     pub version: u32,
     /// How many services take any port, and how many addresses `snat` sends from; where there is
     /// neither, one look-up suffices.
@@ -381,6 +410,7 @@ impl Header {
 pub struct FlowEntry {
     /// Under `snat`, the other end that this direction is given: of packets from a client, the
     /// address of the pool; of those from a backend, the client.
+    #[cfg(not(feature = "next-layout"))]
     pub other: Address,
     /// The port of `other` as it lies in memory.
     pub other_port: u16,
@@ -396,6 +426,9 @@ pub struct FlowEntry {
     pub slot: u16,
     /// The VIP's port as it lies in memory.
     pub vip_port: u16,
+    /// As it is above, where this is not the next layout.
+    #[cfg(feature = "next-layout")]
+    pub other: Address,
 }
 
 /// Nanoseconds in a tick of [`FlowEntry::seen`], about a millisecond.
@@ -572,9 +605,12 @@ const _: () = {
     assert!(offset_of!(Vip, service) == 26);
     assert!(offset_of!(Vip, state) == 28);
     assert!(offset_of!(Vip, flags) == 30);
-    assert!(size_of::<Endpoint>() == 32);
-    assert!(offset_of!(Endpoint, interface) == 12);
-    assert!(offset_of!(Endpoint, mode) == 26);
+    #[cfg(not(feature = "next-layout"))]
+    {
+        assert!(size_of::<Endpoint>() == 32);
+        assert!(offset_of!(Endpoint, interface) == 12);
+        assert!(offset_of!(Endpoint, mode) == 26);
+    }
     assert!(size_of::<Far>() == 32);
     assert!(size_of::<Service>() == 48);
     assert!(size_of::<Header>() == 216);
@@ -582,7 +618,7 @@ const _: () = {
     assert!(offset_of!(Header, flow_keys) == 16);
     assert!(offset_of!(Tables, vips) == 216);
     assert!(offset_of!(Tables, endpoints) == 216 + 32 * VIP_PLACES);
-    assert!(offset_of!(Tables, fars) == 216 + 32 * (VIP_PLACES + ENDPOINTS));
+    assert!(offset_of!(Tables, fars) == 216 + 32 * VIP_PLACES + size_of::<Endpoint>() * ENDPOINTS);
     assert!(size_of::<Flow>() == 40);
     assert!(size_of::<FlowEntry>() == 32);
     assert!(size_of::<FragmentKey>() == 40);

@@ -24,6 +24,7 @@ mod state;
 mod status;
 mod sweep;
 mod telling;
+mod verify;
 
 use std::{
     collections::BTreeSet,

@@ -4,15 +4,19 @@ pub mod attach;
 pub mod decap;
 mod error;
 pub mod flows;
+mod found;
 pub mod kernel;
+mod layouts;
 mod maps;
 pub(crate) mod pins;
+mod published;
 pub mod requirements;
 mod rings;
 pub mod samples;
 mod sources;
 pub mod steering;
 mod syscall;
+mod upgrade;
 
 use lb_common::layout::{EndpointCounters, ExitCounters};
 

@@ -316,6 +316,18 @@ pub struct DataPlaneConfig {
     pub evenness: Evenness,
     /// How the kernel recognises probes that take the way of traffic.
     pub probe_mark: ProbeMark,
+    /// What is done where the kernel's tables are not the intended ones.
+    pub on_drift: OnDrift,
+}
+
+/// What is done where the kernel's tables are not the intended ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDrift {
+    /// It is told, and the intended ones are published.
+    #[default]
+    Repair,
+    /// It is told.
+    Report,
 }
 
 /// Where the controller answers its command line.

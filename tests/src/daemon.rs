@@ -191,6 +191,54 @@ impl<'bed> Daemon<'bed> {
         self.await_ready()
     }
 
+    /// Kills the controller and starts another build with the same configuration, as
+    /// [`Daemon::restart`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Daemon::start`].
+    pub fn upgrade(&mut self, binary: &Path) -> Result<()> {
+        binary.clone_into(&mut self.binary);
+        self.restart()
+    }
+
+    /// Kills the controller and starts another build that crashes at a step of the upgrade; waits
+    /// until it has.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be started, or does not crash; contains the end of its log.
+    pub fn upgrade_and_crash(&mut self, binary: &Path, step: &str) -> Result<()> {
+        self.process.kill();
+        let mut run = self.run(binary);
+        run.env("EVENKEEL_CRASH_AT", step);
+        self.process = Process::start_logged("evenkeel", &mut run, &self.seat.log())?;
+        let process = &mut self.process;
+        let crashed = wait::until(format!("the crash at '{step}'"), PATIENCE, || {
+            let ended = process.ended().context("it runs")?;
+            ensure!(ended.code().is_none(), "it ended without a crash: {ended}");
+            Ok(())
+        });
+        crashed.with_context(|| self.process.log_tail())
+    }
+
+    /// Starts another build beside, which is to end by itself, and answers how it ended and what it
+    /// printed.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be started.
+    pub fn attempt(&self, binary: &Path) -> Result<Output> {
+        self.run(binary)
+            .output()
+            .with_context(|| format!("cannot start {}", binary.display()))
+    }
+
+    /// `evenkeel run`, of a build, with this controller's configuration.
+    fn run(&self, binary: &Path) -> Command {
+        run_command(self.seat, binary, &self.config)
+    }
+
     /// Writes another configuration and starts the controller again with it, as
     /// [`Daemon::restart`] does.
     ///
@@ -216,7 +264,12 @@ impl<'bed> Daemon<'bed> {
 }
 
 fn launch(seat: Seat<'_>, binary: &Path, config: &Path) -> Result<Process> {
+    let mut run = run_command(seat, binary, config);
+    Process::start_logged("evenkeel", &mut run, &seat.log())
+}
+
+fn run_command(seat: Seat<'_>, binary: &Path, config: &Path) -> Command {
     let mut run = seat.namespace.command_at(binary);
     run.args(["run", "--config"]).arg(config);
-    Process::start_logged("evenkeel", &mut run, &seat.log())
+    run
 }

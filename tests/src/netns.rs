@@ -209,8 +209,13 @@ pub fn remove_stale() -> Result<()> {
             .file_name();
         let Some(name) = name.to_str() else { continue };
         let owner = name.strip_prefix(PREFIX).and_then(owner);
-        if owner.is_some_and(is_dead) {
-            delete(name)?;
+        if owner.is_some_and(is_dead)
+            && let Err(failure) = delete(name)
+        {
+            // Who builds another bed at the same time may have been faster.
+            if Path::new(DIR).join(name).exists() {
+                return Err(failure);
+            }
         }
     }
     Ok(())

@@ -117,6 +117,28 @@ pub fn evenkeel() -> Result<PathBuf> {
     }
 }
 
+/// `evenkeel` as it is built for tests of upgrades, with one of its features: another program over
+/// the same layout (`other-program`), or one over the next layout (`next-layout`).
+///
+/// # Errors
+///
+/// Where there is none; says how to build it.
+pub fn evenkeel_with(feature: &str) -> Result<PathBuf> {
+    let usual = evenkeel()?;
+    let path = upgrades(&usual).join(format!("evenkeel-{feature}"));
+    ensure!(
+        path.is_file(),
+        "{} is not there; build it with `cargo xtask build --upgrades`",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// Where the builds for tests of upgrades lie beside the usual one.
+pub fn upgrades(usual: &Path) -> PathBuf {
+    usual.with_file_name("upgrades")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

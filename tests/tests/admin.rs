@@ -10,7 +10,7 @@ use std::{
 
 use lb_userspace::{
     admin::{
-        proto::{Journal, Notify, Status, Tables, Tracking, change::Configuration},
+        proto::{Journal, Notify, Repairs, Status, Tables, Tracking, change::Configuration},
         server::Server,
     },
     model::AdminConfig,
@@ -83,6 +83,7 @@ fn status() -> Status {
             checked_at_ms: 0,
             differing_slots: 0,
             differences: Vec::new(),
+            repairs: Repairs::default(),
         },
         exits: [].into(),
         tracking: Tracking::default(),

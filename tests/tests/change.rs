@@ -11,6 +11,7 @@ use anyhow::{Result, ensure};
 use evenkeel_tests::{
     daemon::Daemon,
     server::Web,
+    tools,
     topology::{Service, Spec, Topology, VIP4},
     traffic::{Load, Traffic},
     wait,
@@ -109,7 +110,15 @@ struct Course<'bed> {
     daemon: Daemon<'static>,
     weights: [u32; 4],
     drained: Option<usize>,
+    /// The usual build and one with another program, over the same layout.
+    builds: [PathBuf; 2],
+    /// The build over the next layout.
+    next: PathBuf,
+    on_next: bool,
 }
+
+/// The random changes of one mode; the layout changes in the middle of them.
+const CHANGES: usize = 50;
 
 impl Course<'_> {
     fn config(&self) -> String {
@@ -146,7 +155,7 @@ impl Course<'_> {
     /// Makes one change, and says which.
     fn step(&mut self, number: usize) -> Result<String> {
         // Each kind comes, in an order of its own.
-        let kind = (number + self.random.random_range(0..2)) % 6;
+        let kind = (number + self.random.random_range(0..2)) % 8;
         match kind {
             0 | 1 => {
                 self.reweigh();
@@ -174,21 +183,53 @@ impl Course<'_> {
                 ensure!(rules == "reload", "{rules} is in force");
                 Ok(format!("reloaded {:?}", self.weights))
             }
-            _ => {
-                let status = self.daemon.status()?;
-                let before = of_backends(&status, "weight");
-                self.daemon.kill();
+            5 => self.unchanged(|course| {
+                course.daemon.kill();
                 thread::sleep(Duration::from_millis(300));
-                self.daemon.restart()?;
-                let status = self.daemon.status()?;
-                let after = of_backends(&status, "weight");
-                ensure!(
-                    before == after,
-                    "{before:?} before a crash, {after:?} since"
-                );
+                course.daemon.restart()?;
                 Ok("killed and restarted".to_owned())
-            }
+            }),
+            _ => self.unchanged(|course| course.upgrade(number)),
         }
+    }
+
+    /// Does what must not change what is in force.
+    fn unchanged(&mut self, act: impl FnOnce(&mut Self) -> Result<String>) -> Result<String> {
+        let before = self.daemon.status()?;
+        let done = act(self)?;
+        let after = self.daemon.status()?;
+        let in_force = |status: &Value| {
+            let overrides = of_backends(status, "override");
+            let kinds = overrides.into_iter().map(|of| of["kind"].clone());
+            let weights = of_backends(status, "weight").into_iter().cloned();
+            weights.chain(kinds).collect::<Vec<_>>()
+        };
+        let (before, after) = (in_force(&before), in_force(&after));
+        ensure!(
+            before == after,
+            "{done}: {before:?} before, {after:?} since"
+        );
+        Ok(done)
+    }
+
+    /// Starts another build in the place of the one that runs, or tries to go back over a layout.
+    fn upgrade(&mut self, number: usize) -> Result<String> {
+        let build = &self.builds[self.random.random_range(0..2)];
+        if self.on_next {
+            self.daemon.kill();
+            let refused = self.daemon.attempt(build)?;
+            ensure!(
+                code(&refused) == 2 && said(&refused).contains("a newer version"),
+                "{}",
+                said(&refused)
+            );
+            self.daemon.restart()?;
+            return Ok("refused to go back, restarted".to_owned());
+        }
+        self.on_next = number >= CHANGES / 2;
+        let build = if self.on_next { &self.next } else { build };
+        self.daemon.upgrade(build)?;
+        Ok(format!("upgraded to {}", build.display()))
     }
 }
 
@@ -202,22 +243,29 @@ fn nobody_notices_changes(way: Way, seed: u64) {
         bed: &bed,
         weights: [1, 1, 1, 0],
         drained: None,
+        builds: [
+            tools::evenkeel().unwrap(),
+            tools::evenkeel_with("other-program").unwrap(),
+        ],
+        next: tools::evenkeel_with("next-layout").unwrap(),
+        on_next: false,
     };
     let load = Load {
         rate: 60,
         kept: 150,
         kept_every: Duration::from_millis(500),
-        ..Load::new(VIP4, Duration::from_mins(3))
+        ..Load::new(VIP4, Duration::from_mins(6))
     };
     let traffic = Traffic::start(bed.topology, load).unwrap();
     thread::sleep(Duration::from_secs(2));
     let mut history = Vec::new();
-    for number in 0..18 {
+    for number in 0..CHANGES {
         let step = course.step(number);
         history
             .push(step.unwrap_or_else(|e| panic!("{way:?}, seed {seed:#x}: {e:#}, {history:#?}")));
-        thread::sleep(Duration::from_millis(700));
+        thread::sleep(Duration::from_millis(400));
     }
+    assert!(course.on_next, "{history:#?}");
     let outcome = traffic.stop().unwrap();
     let failures: Vec<_> = outcome.failures().take(5).collect();
     assert!(
@@ -237,7 +285,7 @@ fn nobody_notices_changes(way: Way, seed: u64) {
 }
 
 #[test]
-fn nobody_notices_random_changes_restarts_included() {
+fn nobody_notices_a_hundred_random_changes_crashes_and_upgrades_included() {
     thread::scope(|scope| {
         for (way, seed) in [(Way::Dsr, 0xc4a1), (Way::Snat, 0xc4a2)] {
             scope.spawn(move || nobody_notices_changes(way, seed));

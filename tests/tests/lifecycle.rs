@@ -2,7 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::ensure;
 use evenkeel_tests::{
@@ -189,4 +194,94 @@ fn without_a_health_check_every_backend_serves() {
     assert_eq!(outcome.report.new.by_backend.len(), bed.backends.len());
     let status = daemon.status().unwrap();
     assert_eq!(status["services"][0]["backends"][0]["health"], "unchecked");
+}
+
+/// Every file in a folder and in those within it.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries
+        .flat_map(|entry| {
+            if entry.file_type().unwrap().is_dir() {
+                files(&entry.path())
+            } else {
+                vec![entry.path()]
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn a_damaged_state_directory_is_told_and_rebuilt_while_packets_go_on() {
+    let bed = Topology::build(&Spec::default()).unwrap();
+    let _servers = Web::start_all(&bed).unwrap();
+    let config = bed.config_head() + &bed.web_service("web", VIP4);
+    let mut daemon = Daemon::start(&bed, &config).unwrap();
+    let next = bed.dir().write("next.toml", &(config.clone() + "\n"));
+    let next = next.unwrap().to_str().unwrap().to_owned();
+    let ask = |daemon: &Daemon<'_>, arguments: &[&str]| {
+        let output = daemon.ask(arguments).unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    ask(&daemon, &["apply", &next]);
+    ask(&daemon, &["backend", "weight", "web", "b1", "2"]);
+    let traffic = steady(&bed, 60);
+    std::thread::sleep(Duration::from_secs(2));
+
+    // Every file of it is rubbish.
+    daemon.kill();
+    let all = files(&bed.state());
+    assert!(all.len() >= 7, "{all:?}");
+    for file in &all {
+        fs::write(file, "\0rubbish").unwrap();
+    }
+    daemon.restart().unwrap();
+    let status = daemon.status().unwrap();
+    assert_eq!(status["configuration"]["how"], "start");
+    assert_eq!(status["services"][0]["backends"][0]["weight"], 1);
+    wait::until("the journal to be written", Duration::from_secs(10), || {
+        let told = daemon.ask(&["events"])?;
+        let told = String::from_utf8(told.stdout)?;
+        for file in ["in-force.json", "overrides.json", "1.json", "journal"] {
+            let about = |line: &str| line.contains(file) && line.contains("damaged");
+            ensure!(told.lines().any(about), "nothing about {file}: {told}");
+        }
+        Ok(())
+    })
+    .unwrap();
+    let aside = files(&bed.state());
+    let aside = aside.iter().filter(|file| {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        name.contains(".damaged-")
+    });
+    assert!(aside.count() >= 4);
+    ask(&daemon, &["apply", &next, "--reason", "as before"]);
+    daemon.restart().unwrap();
+    assert_eq!(
+        daemon.status().unwrap()["configuration"]["reason"],
+        "as before"
+    );
+
+    // There is something else in its place.
+    daemon.kill();
+    fs::remove_dir_all(bed.state()).unwrap();
+    fs::write(bed.state(), "").unwrap();
+    daemon.restart().unwrap();
+    let failure = || daemon.status().unwrap()["journal"]["failure"].clone();
+    wait::until("the journal to fail", Duration::from_secs(10), || {
+        ensure!(failure().is_string(), "it does not");
+        Ok(())
+    })
+    .unwrap();
+    fs::remove_file(bed.state()).unwrap();
+    wait::until("the journal to recover", Duration::from_secs(10), || {
+        ensure!(failure().is_null(), "{}", failure());
+        Ok(())
+    })
+    .unwrap();
+    ask(&daemon, &["apply", &next, "--reason", "once more"]);
+    let outcome = traffic.stop().unwrap();
+    let failures: Vec<_> = outcome.failures().take(5).collect();
+    assert!(failures.is_empty(), "{failures:?}");
+    assert!(outcome.report.kept.ok > 200, "{:?}", outcome.report);
 }

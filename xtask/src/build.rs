@@ -1,8 +1,9 @@
 //! `cargo xtask build`.
 
-use std::{env, path::PathBuf};
+use std::{env, fs, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use evenkeel_tests::tools;
 
 use crate::{
     setup,
@@ -15,6 +16,9 @@ pub(crate) struct Arguments {
     /// Optimise
     #[arg(long)]
     release: bool,
+    /// Build what tests of upgrades start beside the usual binary, too
+    #[arg(long, conflicts_with = "release")]
+    upgrades: bool,
 }
 
 /// Runs the task.
@@ -25,9 +29,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     } else {
         Profile::Debug
     };
+    if arguments.upgrades {
+        upgrades()?;
+    }
     eprintln!("built {}", evenkeel(profile)?.display());
     Ok(())
 }
+
+/// The features of `lb-userspace` that are for tests of upgrades.
+const UPGRADES: [&str; 2] = ["other-program", "next-layout"];
 
 /// How the product is built.
 #[derive(Clone, Copy)]
@@ -44,8 +54,36 @@ pub(crate) enum Profile {
 ///
 /// Where the build fails.
 pub(crate) fn evenkeel(profile: Profile) -> Result<PathBuf> {
+    evenkeel_with(profile, None)
+}
+
+/// Builds what tests of upgrades start, before the usual binary, whose place it takes meanwhile.
+///
+/// # Errors
+///
+/// Where a build fails.
+pub(crate) fn upgrades() -> Result<()> {
+    for feature in UPGRADES {
+        let built = evenkeel_with(Profile::Debug, Some(feature))?;
+        let folder = tools::upgrades(&built);
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        let place = folder.join(format!("evenkeel-{feature}"));
+        // Not over the file itself: one that runs cannot be written to.
+        let staging = place.with_extension("new");
+        fs::copy(&built, &staging)
+            .and_then(|_| fs::rename(&staging, &place))
+            .with_context(|| format!("cannot write {}", place.display()))?;
+    }
+    Ok(())
+}
+
+fn evenkeel_with(profile: Profile, feature: Option<&str>) -> Result<PathBuf> {
     let mut build = cargo();
     build.args(["build", "--package", "lb-userspace"]);
+    if let Some(feature) = feature {
+        build.args(["--features", feature]);
+    }
     let folder = match profile {
         Profile::Debug => "debug",
         Profile::Release => {

@@ -45,6 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
 
+    build::upgrades()?;
     let binary = build::evenkeel(Profile::Debug)?;
     // Of the debug build: the tests are of the package, and a release build takes minutes.
     let package = dist::package(Profile::Debug)?;

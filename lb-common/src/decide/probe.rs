@@ -56,7 +56,7 @@ pub struct Target {
     pub reserved: [u8; 3],
 }
 
-const _: () = assert!(size_of::<Target>() == 88);
+const _: () = assert!(size_of::<Target>() == 56 + size_of::<Endpoint>());
 
 impl Target {
     /// The target of an endpoint that nothing can be sent to.
@@ -71,7 +71,7 @@ impl Target {
             mode: mode::UNRESOLVED,
             family: 0,
             serves: 0,
-            reserved: [0; 3],
+            reserved: [0; _],
         },
         far: Far {
             address: [0; 4],

@@ -228,6 +228,24 @@ pub struct Tables {
     pub differing_slots: u64,
     /// What differs, in words; empty where nothing does.
     pub differences: Vec<String>,
+    /// What was repaired.
+    #[serde(default)]
+    pub repairs: Repairs,
+}
+
+/// Repairs of tables that somebody else had changed, since the controller started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repairs {
+    /// How many.
+    pub count: u64,
+    /// When the last one was; absent without any.
+    pub last_at_ms: Option<u64>,
+    /// What had differed then, in words.
+    pub last: Vec<String>,
+    /// Whether there was one within the last ten minutes.
+    pub recent: bool,
+    /// Whether nothing is repaired any more, because it did not last.
+    pub given_up: bool,
 }
 
 /// A service.

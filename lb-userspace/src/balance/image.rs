@@ -312,7 +312,7 @@ fn listed(service: u16, sources: &Sources, live: Option<&Image>) -> (u32, Arc<Li
 
 /// What the header says but for counts and the keys of the tables.
 fn fill_header(header: &mut Header, common: Common<'_>, live: Option<&Image>) {
-    header.version = layout::VERSION;
+    header.version = layout::version::TABLES;
     header.generation = live.map_or(0, |live| live.tables.header.generation) + 1;
     header.flow_keys = hash::keys(common.hash_seed);
     header.gue_port = common.tunnel.gue_port.get().to_be();

@@ -123,6 +123,10 @@ pub fn settings(before: &Config, after: &Config) -> Vec<String> {
             "data_plane.evenness",
             data_plane.evenness != after.data_plane.evenness,
         ),
+        (
+            "data_plane.on_drift",
+            data_plane.on_drift != after.data_plane.on_drift,
+        ),
         ("snat", *snat != after.snat),
         ("tunnel", *tunnel != after.tunnel),
         ("notify", *notify != after.notify),
@@ -187,11 +191,12 @@ mod tests {
 
     #[test]
     fn what_holds_for_all_is_named() {
-        let other = "[data_plane]\ninterfaces = [\"eth0\"]\nevenness = 0.01\n[tracking]\n\
+        let other = "[data_plane]\ninterfaces = [\"eth0\"]\nevenness = 0.01\non_drift = \"report\"\n[tracking]\n\
                      window = \"1m\"\n[tunnel]\ngue_port = 6081\n[audit]\nevery = \"2h\"\n\
                      [[notify]]\nname = \"ops\"\ntype = \"file\"\npath = \"/alerts\"";
         let live = [
             "data_plane.evenness",
+            "data_plane.on_drift",
             "tunnel",
             "notify",
             "audit",

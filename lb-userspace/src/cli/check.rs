@@ -307,9 +307,9 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        AdminConfig, ConnectionLimit, DataPlaneConfig, Evenness, Fate, OnEmpty, Options, PortRange,
-        ProbeKind, ProbeMark, RingSize, RingSlots, ServiceKey, ServicePort, Snat, Sources, State,
-        Tracking, Weight, XdpMode,
+        AdminConfig, ConnectionLimit, DataPlaneConfig, Evenness, Fate, OnDrift, OnEmpty, Options,
+        PortRange, ProbeKind, ProbeMark, RingSize, RingSlots, ServiceKey, ServicePort, Snat,
+        Sources, State, Tracking, Weight, XdpMode,
     };
 
     #[test]
@@ -330,6 +330,7 @@ mod tests {
                 hash_seed: 0,
                 evenness: Evenness::DEFAULT,
                 probe_mark: ProbeMark::DEFAULT,
+                on_drift: OnDrift::default(),
             },
             snat: Some(Snat {
                 addresses: vec!["10.0.0.100".parse().unwrap()],

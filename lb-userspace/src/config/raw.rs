@@ -318,6 +318,10 @@ table! {
         /// others are zero. Default: 0x454b0000.
         #[schemars(range(min = 65536, max = 4_294_901_760_i64), extend("default" = 0x454b_0000))]
         probe_mark: Leaf<i64>,
+        /// What is done where the kernel's tables are not the intended ones, which is told in any
+        /// case. `repair`: the intended ones are published. `report`: nothing. Default: `repair`.
+        #[schemars(extend("enum" = ["repair", "report"], "default" = "repair"))]
+        on_drift: Leaf<String>,
     }
 }
 

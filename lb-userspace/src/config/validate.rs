@@ -27,7 +27,9 @@ use super::{
     findings::Report,
     raw::{self, Held, Leaf, Table, Tables},
 };
-use crate::model::{AdminConfig, Config, DataPlaneConfig, Evenness, ProbeMark, Service, XdpMode};
+use crate::model::{
+    AdminConfig, Config, DataPlaneConfig, Evenness, OnDrift, ProbeMark, Service, XdpMode,
+};
 
 /// Most services in a file, as many as the tables hold.
 const SERVICES: usize = lb_common::layout::SERVICES;
@@ -198,6 +200,12 @@ fn data_plane(
             .and_then(ProbeMark::new)
             .ok_or_else(|| format!("is {mark:#x}"))
     });
+    let on_drift = fields.word(
+        "on_drift",
+        &raw.on_drift,
+        OnDrift::default(),
+        &[("repair", OnDrift::Repair), ("report", OnDrift::Report)],
+    );
     Some(DataPlaneConfig {
         interfaces: interfaces?,
         xdp_mode: xdp_mode?,
@@ -205,6 +213,7 @@ fn data_plane(
         hash_seed: hash_seed?.unsigned_abs(),
         evenness: evenness?.unwrap_or(Evenness::DEFAULT),
         probe_mark: probe_mark?.unwrap_or(ProbeMark::DEFAULT),
+        on_drift: on_drift?,
     })
 }
 

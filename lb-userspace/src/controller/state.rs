@@ -13,9 +13,18 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    Error, Identity, Now, addresses, adopt, apply::Pending, cause, evenness, health::Watched,
-    impose::Drains, load::Load, news::News, own_file::OwnFile, probes::Probes, status,
+    Error, Identity, Now, addresses, adopt,
+    apply::Pending,
+    cause, evenness,
+    health::Watched,
+    impose::Drains,
+    load::Load,
+    news::News,
+    own_file::OwnFile,
+    probes::Probes,
+    status,
     sweep::Sweeper,
+    verify::{Repairs, Verification},
 };
 use crate::{
     admin::{
@@ -92,14 +101,6 @@ pub(super) struct ServiceState {
     pub(super) watched: Watched,
 }
 
-/// The last comparison of the kernel's tables with the intended ones.
-#[derive(Clone, Default)]
-pub(super) struct Verification {
-    pub(super) at_ms: u64,
-    pub(super) differing_slots: u64,
-    pub(super) differences: Vec<String>,
-}
-
 /// Everything that the controller knows.
 pub(super) struct State {
     /// What the file says.
@@ -120,7 +121,8 @@ pub(super) struct State {
     /// What packets follow.
     pub(super) image: Option<Image>,
     published_at_ms: Option<u64>,
-    verification: Verification,
+    pub(super) verification: Verification,
+    pub(super) repairs: Repairs,
     /// Whether a first probe of every backend, or the way to one, is still waited for.
     waiting: bool,
     /// What happened since the last publication that may change the tables.
@@ -216,6 +218,7 @@ impl State {
                 at_ms: now.unix_ms,
                 ..Verification::default()
             },
+            repairs: Repairs::default(),
             waiting: true,
             news: News::default(),
             journal,
@@ -429,11 +432,8 @@ impl State {
         self.now = now;
         self.renew_force(now);
         let next = self.plan(now);
-        if self
-            .image
-            .as_ref()
-            .is_some_and(|live| live.forwards_like(&next))
-        {
+        let live = self.image.as_ref();
+        if self.kernel.is_published() && live.is_some_and(|live| live.forwards_like(&next)) {
             self.news.take();
             return Ok(true);
         }
@@ -460,20 +460,25 @@ impl State {
             next.tables.header.generation,
             serving.join(", ")
         );
-        self.sweeper.published(&next);
-        if let Some(learned) = &mut self.learned {
-            // True of the slots before; what follows learns anew.
-            for service in &mut learned.services {
-                service.clean.clear();
-            }
-        }
-        self.image = Some(next);
+        self.follow_image(next);
         self.published_at_ms = Some(now.unix_ms);
         let moved = self.retarget();
         let event = self.event(Kind::Publication, Level::Info, message);
         self.tell(event.detail(json!({ "why": why, "slots": moved })));
         self.verify(now);
         Ok(true)
+    }
+
+    /// Takes note of what packets follow now.
+    pub(super) fn follow_image(&mut self, image: Image) {
+        self.sweeper.published(&image);
+        if let Some(learned) = &mut self.learned {
+            // True of the slots before; what follows learns anew.
+            for service in &mut learned.services {
+                service.clean.clear();
+            }
+        }
+        self.image = Some(image);
     }
 
     /// Tells that tables could not be published; not again while the reason stays the same.
@@ -639,55 +644,6 @@ impl State {
         }
     }
 
-    /// Compares the kernel's tables with the intended ones.
-    pub(super) fn verify(&mut self, now: Now) {
-        self.now = now;
-        self.watch_file();
-        let Some(intended) = &self.image else {
-            return;
-        };
-        let was = self.verification.differences.is_empty();
-        let (differing_slots, differences) = match self.kernel.live() {
-            Ok(live) => evenness::drift(
-                &self.config.services,
-                &self.numbers,
-                intended,
-                live.as_ref(),
-            ),
-            Err(e) => (
-                0,
-                vec![format!(
-                    "the tables could not be read back: {}",
-                    with_causes(&e)
-                )],
-            ),
-        };
-        self.verification = Verification {
-            at_ms: now.unix_ms,
-            differing_slots,
-            differences,
-        };
-        match (was, self.verification.differences.is_empty()) {
-            (true, false) => {
-                let differences = &self.verification.differences;
-                let message = format!(
-                    "the kernel's tables are not the intended ones: {}",
-                    differences.join("; ")
-                );
-                let event = self.event(Kind::Drift, Level::Error, message);
-                self.tell(event.detail(json!({
-                    "slots": differing_slots,
-                    "differences": differences,
-                })));
-            }
-            (false, true) => {
-                let message = "the kernel's tables are the intended ones again".to_owned();
-                self.tell(self.event(Kind::Drift, Level::Info, message));
-            }
-            _ => {}
-        }
-    }
-
     /// Everything that `evenkeel status` shows.
     pub(super) fn status(&mut self, now: Now) -> Arc<proto::Status> {
         self.now = now;
@@ -722,12 +678,7 @@ impl State {
                     xdp_mode: self.config.data_plane.xdp_mode.to_string(),
                 })
                 .collect(),
-            tables: proto::Tables {
-                as_intended: self.verification.differences.is_empty(),
-                checked_at_ms: self.verification.at_ms,
-                differing_slots: self.verification.differing_slots,
-                differences: self.verification.differences.clone(),
-            },
+            tables: self.tables_status(),
             exits: status::exits(&exits),
             tracking: self.tracking_status(),
             journal: self.journal_status(),

@@ -12,7 +12,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     evenness::{self, Start},
-    state::{ServiceState, Verification},
+    state::ServiceState,
+    verify::Verification,
 };
 use crate::{
     admin::proto,

@@ -109,7 +109,9 @@ impl State {
     /// Begins a pass where it is time.
     pub(super) fn begin_sweep(&mut self, now: Now) {
         let rests = |ended| now.instant.saturating_duration_since(ended) < PAUSE;
-        if self.sweeping() || self.sweeper.ended.is_some_and(rests) {
+        // While an older program forwards, it remembers where nobody sweeps.
+        let waits = self.sweeping() || self.kernel.is_upgrading();
+        if waits || self.sweeper.ended.is_some_and(rests) {
             return;
         }
         if let Some(image) = &self.image {

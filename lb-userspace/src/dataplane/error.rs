@@ -38,6 +38,37 @@ pub enum Error {
         /// What it should be.
         expected: String,
     },
+    /// A pinned map is a later version's.
+    #[error(
+        "{} was pinned by a newer version of evenkeel (layout {found}, this one reads up to \
+         {known}): run that version or a later one, or 'evenkeel unload', which interrupts \
+         forwarding; until then packets go on as they did",
+        path.display()
+    )]
+    Newer {
+        /// The pinned map.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The latest that this program knows.
+        known: u32,
+    },
+    /// The live tables cannot be what a controller published.
+    #[error("the live tables are damaged: the ring of service number {service} has {slots} slots")]
+    Damaged {
+        /// The service's number.
+        service: u16,
+        /// How large its ring is said to be.
+        slots: usize,
+    },
+    /// A pinned link could not be looked at.
+    #[error("look at the pinned link {}: {reason}", path.display())]
+    Link {
+        /// The pin.
+        path: PathBuf,
+        /// Why it failed.
+        reason: String,
+    },
     /// A map could not be made, found or opened.
     #[error("{action}: {source}")]
     Map {

@@ -3,7 +3,7 @@
 use std::io;
 
 use aya::maps::{HashMap, Map, MapData, MapError};
-use bytemuck::Zeroable as _;
+use bytemuck::Pod;
 use lb_common::{
     flow::Flow,
     layout::{FlowEntry, TICK_NS},
@@ -33,6 +33,9 @@ struct One {
     data: MapData,
 }
 
+/// Some elements of a hash, and where to go on; `None` at the end.
+pub(super) type Elements<K, V> = (Vec<(K, V)>, Option<Walk>);
+
 /// Some entries, and where to go on; `None` at the end.
 pub type Part = (Vec<(Flow, FlowEntry)>, Option<Walk>);
 
@@ -43,6 +46,22 @@ pub enum Walk {
     Start,
     /// The kernel's word for where to go on.
     At(u32),
+}
+
+/// Reads some elements of a hash, and where to go on; `None` at the end.
+///
+/// # Panics
+/// Where keys or values have not the map's sizes.
+pub(super) fn walk<K: Pod, V: Pod>(map: &MapData, from: Walk) -> io::Result<Elements<K, V>> {
+    let mut keys = vec![K::zeroed(); BATCH];
+    let mut values = vec![V::zeroed(); BATCH];
+    let from = match from {
+        Walk::Start => None,
+        Walk::At(cursor) => Some(cursor),
+    };
+    let read = syscall::lookup_batch(map, from, &mut keys, &mut values)?;
+    let elements = keys.into_iter().zip(values).take(read.count).collect();
+    Ok((elements, read.next.map(Walk::At)))
 }
 
 impl Flows {
@@ -78,15 +97,7 @@ impl Flows {
     /// # Errors
     /// Where the kernel does not answer.
     pub fn read(&self, table: Table, from: Walk) -> io::Result<Part> {
-        let mut keys = vec![Flow::zeroed(); BATCH];
-        let mut values = vec![FlowEntry::zeroed(); BATCH];
-        let from = match from {
-            Walk::Start => None,
-            Walk::At(cursor) => Some(cursor),
-        };
-        let read = syscall::lookup_batch(&self.one(table).data, from, &mut keys, &mut values)?;
-        let entries = keys.into_iter().zip(values).take(read.count).collect();
-        Ok((entries, read.next.map(Walk::At)))
+        walk(&self.one(table).data, from)
     }
 
     /// Looks an entry up, first among the fresh ones: from there it may just be moving on.

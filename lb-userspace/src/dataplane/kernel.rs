@@ -1,18 +1,15 @@
 //! The data plane in the kernel.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::path::Path;
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{ArrayOfMaps, MapData, MapError, PerCpuArray},
+    maps::{MapData, PerCpuArray},
     programs::{ProgramError, Xdp},
 };
 use aya_log::EbpfLogger;
 use lb_common::{
-    layout::{
-        self, EndpointCounters, EndpointEvents, ExitCounters, RING_SLOTS, SMALL_RING_SLOTS, Slot,
-        Tables, TrackingCounters, state,
-    },
+    layout::{EndpointCounters, EndpointEvents, ExitCounters, TrackingCounters, version},
     verdict::Reason,
 };
 use log::Log;
@@ -22,13 +19,14 @@ use super::{
     attach::{self, Words},
     error::map_error,
     flows::Flows,
-    maps::{MAPS, blob, open_pin},
+    found, layouts,
+    maps::{MAPS, Part, of_pin, open_pin, pin_of},
     pins::Pins,
+    published::{Named, Published},
     requirements,
-    rings::Rings,
     samples::Samples,
-    sources::Sources,
-    sum, syscall,
+    sum,
+    upgrade::{Upgrade, milestone},
 };
 pub use super::{
     attach::{Attached, Unloaded},
@@ -37,7 +35,7 @@ pub use super::{
 };
 use crate::{
     balance::{
-        image::{self, Image, List},
+        image::{self, Image},
         sweep::Table,
     },
     model::{DataPlaneConfig, Tracking},
@@ -56,22 +54,20 @@ const WORDS: Words = Words {
 pub struct Kernel {
     pins: Pins,
     object: Ebpf,
-    tables: ArrayOfMaps<MapData>,
-    rings: Rings,
-    small_rings: Rings,
+    published: Published,
+    /// What the published tables name.
+    named: Named,
+    is_published: bool,
+    /// What an older version left, until packets follow the present maps.
+    upgrade: Option<Upgrade>,
     endpoints: PerCpuArray<MapData, [u64; 3]>,
     exits: PerCpuArray<MapData, [u64; Reason::ROW]>,
-    sources: Sources,
     kept: Vec<Kept>,
     events: PerCpuArray<MapData, [u64; 4]>,
     tracking: PerCpuArray<MapData, [u64; 4]>,
     flows: Flows,
     samples: Samples,
     log: EbpfLogger<&'static dyn Log>,
-    /// The rings that the published tables name.
-    published: BTreeMap<u32, Arc<[Slot]>>,
-    /// The lists of sources that they name.
-    published_lists: BTreeMap<u32, Arc<List>>,
 }
 
 impl Kernel {
@@ -87,10 +83,11 @@ impl Kernel {
     pub fn open(config: &DataPlaneConfig, tracking: &Tracking) -> Result<Self, Error> {
         requirements::check()?;
         let pins = Pins::open(&config.pins)?;
+        let remains = found::settle(&pins)?;
         let mut loader = EbpfLoader::new();
         let mut kept = Vec::new();
         for shape in &MAPS {
-            let path = pins.path(shape.name);
+            let path = shape.pin(&pins);
             if path.exists() {
                 kept.extend(shape.check(&path, tracking)?);
             }
@@ -108,36 +105,36 @@ impl Kernel {
         let program = program(&mut object)?;
         program.load().map_err(Error::Program)?;
         let log = EbpfLogger::init(&mut object).map_err(Error::Log)?;
+        let counters = |name| pin_of(&pins, name, Part::Counters.version());
         let mut kernel = Self {
-            tables: open_pin(&pins, "TABLES", ArrayOfMaps::try_from)?,
-            rings: Rings::open(&pins, "RINGS", RING_SLOTS)?,
-            small_rings: Rings::open(&pins, "SMALL_RINGS", SMALL_RING_SLOTS)?,
-            endpoints: open_pin(&pins, "ENDPOINTS", PerCpuArray::try_from)?,
-            exits: open_pin(&pins, "EXITS", PerCpuArray::try_from)?,
-            sources: Sources::open(&pins)?,
+            published: Published::open(&pins, version::TABLES, layouts::present_tables())?,
+            named: Named::default(),
+            is_published: false,
+            upgrade: remains
+                .map(|remains| Upgrade::begin(&pins, remains))
+                .transpose()?,
+            endpoints: open_pin(&counters("ENDPOINTS"), PerCpuArray::try_from)?,
+            exits: open_pin(&counters("EXITS"), PerCpuArray::try_from)?,
             kept,
-            events: open_pin(&pins, "EVENTS", PerCpuArray::try_from)?,
-            tracking: open_pin(&pins, "TRACKING", PerCpuArray::try_from)?,
+            events: open_pin(&counters("EVENTS"), PerCpuArray::try_from)?,
+            tracking: open_pin(&counters("TRACKING"), PerCpuArray::try_from)?,
             flows: Flows::open(|table| {
-                MapData::from_pin(pins.path(match table {
+                let name = match table {
                     Table::Fresh => "FRESH",
                     Table::Established => "ESTABLISHED",
-                }))
+                };
+                MapData::from_pin(pin_of(&pins, name, Part::Flows.version()))
             })
             .map_err(map_error("open the remembered flows"))?,
             samples: Samples::take(&mut object)?,
             log,
-            published: BTreeMap::new(),
-            published_lists: BTreeMap::new(),
             pins,
             object,
         };
-        if let Some(live) = kernel.live()? {
-            kernel.published = live.rings;
-            kernel.published_lists = live.lists;
+        if let Some(live) = kernel.published.read()? {
+            kernel.adopt(&live);
         }
-        // What an interrupted publication left behind, which no packet follows.
-        kernel.sources.retain(&kernel.published_lists)?;
+        kernel.published.tidy(&kernel.named)?;
         Ok(kernel)
     }
 
@@ -147,17 +144,51 @@ impl Kernel {
         &self.kept
     }
 
+    /// Takes what was read back for what packets follow.
+    pub fn adopt(&mut self, live: &Image) {
+        self.named = Named::by(live);
+        self.is_published = true;
+    }
+
+    /// Takes nothing for known of what packets follow: the next publication writes all of it.
+    pub fn forget(&mut self) {
+        self.named = Named::default();
+        self.is_published = false;
+    }
+
+    /// Whether anything that is known of was published to the present maps: at the start of an upgrade, packets
+    /// still follow the older ones.
+    #[must_use]
+    pub const fn is_published(&self) -> bool {
+        self.is_published
+    }
+
+    /// Whether packets still follow the maps of an older version.
+    #[must_use]
+    pub const fn is_upgrading(&self) -> bool {
+        self.upgrade.is_some()
+    }
+
     /// Attaches the program, or puts it in the place of an earlier controller's without a gap.
     ///
-    /// Links to interfaces that are not configured any more are removed.
+    /// Links to interfaces that are not configured any more are removed. An upgrade is over then:
+    /// what the old program remembered is carried over, and its maps are removed.
     ///
     /// # Errors
     /// Where an interface is missing or the kernel refuses; interfaces before it stay attached.
     pub fn attach(&mut self, config: &DataPlaneConfig) -> Result<Vec<Attached>, Error> {
+        if let Some(upgrade) = &mut self.upgrade {
+            milestone("published");
+            upgrade.carry()?;
+        }
         let program = program(&mut self.object)?;
         let (interfaces, mode) = (&config.interfaces, config.xdp_mode);
-        let attached = attach::attach(program, &self.pins, interfaces, mode, &WORDS);
-        Ok(attached?)
+        let attached = attach::attach(program, &self.pins, interfaces, mode, &WORDS)?;
+        if let Some(upgrade) = self.upgrade.take() {
+            milestone("attached");
+            upgrade.end(&self.pins)?;
+        }
+        Ok(attached)
     }
 
     /// Sets the counters of endpoints to zero whose numbers are handed out anew.
@@ -244,88 +275,17 @@ impl Kernel {
 
 impl DataPlane for Kernel {
     fn publish(&mut self, image: &Image) -> Result<(), Error> {
-        let (small, large): (Vec<_>, Vec<_>) = image
-            .rings
-            .iter()
-            .filter(|(number, slots)| self.published.get(number) != Some(slots))
-            .partition(|(_, slots)| slots.len() <= SMALL_RING_SLOTS);
-        self.small_rings.publish(&small)?;
-        self.rings.publish(&large)?;
-        let published = &self.published_lists;
-        let new_lists = image
-            .lists
-            .iter()
-            .filter(|(number, list)| published.get(number) != Some(list))
-            .map(|(number, list)| (*number, &**list));
-        self.sources.write(new_lists)?;
-        let tables = blob(std::slice::from_ref(&*image.tables))?;
-        // Returns once no packet follows the old tables any more.
-        self.tables
-            .set(0, &tables, 0)
-            .map_err(map_error("publish tables"))?;
-        let (small, large): (Vec<_>, Vec<_>) = self
-            .published
-            .iter()
-            .filter(|(number, _)| !image.rings.contains_key(number))
-            .partition(|(_, slots)| slots.len() <= SMALL_RING_SLOTS);
-        self.small_rings.retire(&small)?;
-        self.rings.retire(&large)?;
-        self.published.clone_from(&image.rings);
-        if self.published_lists != image.lists {
-            self.sources.retain(&image.lists)?;
-            self.published_lists.clone_from(&image.lists);
-        }
+        self.published.replace(&self.named, image)?;
+        self.named = Named::by(image);
+        self.is_published = true;
         Ok(())
     }
 
     fn live(&self) -> Result<Option<Image>, Error> {
-        let inner = match self.tables.get(&0, 0) {
-            Ok(inner) => inner,
-            Err(MapError::KeyNotFound) => return Ok(None),
-            Err(source) => {
-                return Err(Error::Map {
-                    action: "open the live tables",
-                    source,
-                });
-            }
-        };
-        let mut tables: Box<Tables> = bytemuck::zeroed_box();
-        syscall::lookup(&inner, 0, bytemuck::bytes_of_mut(&mut *tables)).map_err(|source| {
-            Error::Io {
-                action: "read the live tables",
-                source,
-            }
-        })?;
-        if tables.header.version != layout::VERSION {
-            return Err(Error::OtherLayout {
-                path: self.pins.path("TABLES"),
-                found: format!("layout {}", tables.header.version),
-                expected: format!("layout {}", layout::VERSION),
-            });
+        match (self.published.read()?, &self.upgrade) {
+            (None, Some(upgrade)) => upgrade.live(),
+            (live, _) => Ok(live),
         }
-        let mut rings = BTreeMap::new();
-        for vip in image::vips(&tables).filter(|vip| vip.state == state::SERVING) {
-            let slots = usize::from(vip.slot_mask) + 1;
-            let kind = if slots <= SMALL_RING_SLOTS {
-                &self.small_rings
-            } else {
-                &self.rings
-            };
-            rings.insert(vip.ring, kind.read(vip.ring, slots)?);
-        }
-        let named = |number: &u32| tables.services.iter().any(|of| of.sources == *number);
-        let lists = if tables.services.iter().any(|of| of.sources != 0) {
-            let mut lists = self.sources.read()?;
-            lists.retain(|number, _| named(number));
-            lists
-        } else {
-            BTreeMap::new()
-        };
-        Ok(Some(Image {
-            tables,
-            rings,
-            lists,
-        }))
     }
 
     fn endpoint(&self, number: u16) -> Result<EndpointCounters, Error> {
@@ -355,7 +315,7 @@ pub fn unload(folder: &Path) -> Result<Option<Unloaded>, Error> {
     let Some(pins) = Pins::existing(folder)? else {
         return Ok(None);
     };
-    let is_map = |name: &str| MAPS.iter().any(|shape| shape.name == name);
+    let is_map = |name: &str| of_pin(name).is_some();
     Ok(Some(attach::unload(pins, is_map)?))
 }
 

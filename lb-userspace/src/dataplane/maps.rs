@@ -1,9 +1,9 @@
-//! The pinned maps: their shapes, and how they are opened.
+//! The pinned maps: their shapes, their names, and how they are opened.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aya::maps::{Map, MapData, MapError};
-use lb_common::layout;
+use lb_common::layout::{self, version};
 
 use super::{
     error::{Error, map_error},
@@ -19,11 +19,62 @@ pub(super) type Blob = MapData;
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
     pub(super) name: &'static str,
+    /// What changes its version.
+    pub(super) part: Part,
     /// `BPF_MAP_TYPE_*` of linux/bpf.h.
     kind: u32,
     /// The size of a value.
     value: usize,
     entries: Entries,
+}
+
+/// The parts of what is pinned, each with a version of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Tables, rings and lists of sources.
+    Tables,
+    /// What is remembered of flows and fragments.
+    Flows,
+    /// Counters, and what a CPU keeps for itself.
+    Counters,
+}
+
+impl Part {
+    /// The version that this program makes and uses.
+    pub(super) const fn version(self) -> u32 {
+        match self {
+            Self::Tables => version::TABLES,
+            Self::Flows => version::FLOWS,
+            Self::Counters => version::COUNTERS,
+        }
+    }
+}
+
+/// Maps up to this version have no number in their pins' names.
+const UNNUMBERED: u32 = 2;
+
+/// What a map's pin is called. A bpffs takes no names with dots.
+fn pin_name(name: &str, version: u32) -> String {
+    if version <= UNNUMBERED {
+        name.to_owned()
+    } else {
+        format!("{name}-{version}")
+    }
+}
+
+/// Which map a pin is, and of which version; `None` where it is none of ours.
+pub(super) fn of_pin(pin: &str) -> Option<(&'static Shape, u32)> {
+    let (name, version) = match pin.split_once('-') {
+        Some((name, version)) => (name, version.parse().ok()?),
+        None => (pin, UNNUMBERED),
+    };
+    let shape = MAPS.iter().find(|shape| shape.name == name)?;
+    (pin_name(name, version) == pin).then_some((shape, version))
+}
+
+/// Where a map of a version is pinned.
+pub(super) fn pin_of(pins: &Pins, name: &str, version: u32) -> PathBuf {
+    pins.path(&pin_name(name, version))
 }
 
 /// How many values a map holds.
@@ -35,9 +86,10 @@ enum Entries {
     Configured(fn(&Tracking) -> u32),
 }
 
-const fn shape(name: &'static str, kind: u32, value: usize, entries: usize) -> Shape {
+const fn shape(name: &'static str, part: Part, kind: u32, value: usize, entries: usize) -> Shape {
     Shape {
         name,
+        part,
         kind,
         value,
         entries: Entries::Exactly(entries),
@@ -55,48 +107,71 @@ const ARRAY_OF_MAPS: u32 = 12;
 const FLOW_ENTRY: usize = size_of::<layout::FlowEntry>();
 
 /// The maps that are pinned.
-pub(super) const MAPS: [Shape; 14] = [
-    shape("TABLES", ARRAY_OF_MAPS, 4, 1),
-    shape("RINGS", ARRAY_OF_MAPS, 4, layout::RINGS),
-    shape("SMALL_RINGS", ARRAY_OF_MAPS, 4, layout::RINGS),
+pub(super) static MAPS: [Shape; 14] = [
+    shape("TABLES", Part::Tables, ARRAY_OF_MAPS, 4, 1),
+    shape("RINGS", Part::Tables, ARRAY_OF_MAPS, 4, layout::RINGS),
+    shape("SMALL_RINGS", Part::Tables, ARRAY_OF_MAPS, 4, layout::RINGS),
     shape(
         "ENDPOINTS",
+        Part::Counters,
         PER_CPU_ARRAY,
         size_of::<layout::EndpointCounters>(),
         layout::ENDPOINTS,
     ),
     shape(
         "EXITS",
+        Part::Counters,
         PER_CPU_ARRAY,
         size_of::<layout::ExitCounters>(),
         layout::EXIT_ROWS,
     ),
     shape(
         "EVENTS",
+        Part::Counters,
         PER_CPU_ARRAY,
         size_of::<layout::EndpointEvents>(),
         layout::ENDPOINTS,
     ),
     shape(
         "TRACKING",
+        Part::Counters,
         PER_CPU_ARRAY,
         size_of::<layout::TrackingCounters>(),
         1,
     ),
-    shape("SYNS", PER_CPU_ARRAY, size_of::<layout::RecentSyns>(), 1),
-    shape("SCRATCH", PER_CPU_ARRAY, size_of::<layout::Scratch>(), 1),
+    shape(
+        "SYNS",
+        Part::Counters,
+        PER_CPU_ARRAY,
+        size_of::<layout::RecentSyns>(),
+        1,
+    ),
+    shape(
+        "SCRATCH",
+        Part::Counters,
+        PER_CPU_ARRAY,
+        size_of::<layout::Scratch>(),
+        1,
+    ),
     Shape {
         entries: Entries::Configured(|tracking| tracking.fresh.get()),
-        ..shape("FRESH", LRU_HASH, FLOW_ENTRY, 0)
+        ..shape("FRESH", Part::Flows, LRU_HASH, FLOW_ENTRY, 0)
     },
     Shape {
         entries: Entries::Configured(|tracking| tracking.established.get()),
-        ..shape("ESTABLISHED", HASH, FLOW_ENTRY, 0)
+        ..shape("ESTABLISHED", Part::Flows, HASH, FLOW_ENTRY, 0)
     },
-    shape("FRAGMENTS", LRU_HASH, FLOW_ENTRY, layout::FRAGMENTS),
-    shape("SOURCES", LPM_TRIE, 1, layout::SOURCES),
+    shape(
+        "FRAGMENTS",
+        Part::Flows,
+        LRU_HASH,
+        FLOW_ENTRY,
+        layout::FRAGMENTS,
+    ),
+    shape("SOURCES", Part::Tables, LPM_TRIE, 1, layout::SOURCES),
     shape(
         "LIMITS",
+        Part::Counters,
         LRU_HASH,
         size_of::<layout::Allowance>(),
         layout::LIMITS,
@@ -123,6 +198,11 @@ impl Shape {
             Entries::Exactly(_) => None,
             Entries::Configured(entries) => Some(entries(tracking)),
         }
+    }
+
+    /// Where it is pinned.
+    pub(super) fn pin(&self, pins: &Pins) -> PathBuf {
+        pin_of(pins, self.name, self.part.version())
     }
 
     /// Compares a pinned map with what it must be.
@@ -173,12 +253,36 @@ pub(super) fn blob<T: bytemuck::NoUninit>(value: &[T]) -> Result<Blob, Error> {
 
 /// Opens a pinned map.
 pub(super) fn open_pin<M>(
-    pins: &Pins,
-    name: &str,
+    pin: &Path,
     kind: impl Fn(Map) -> Result<M, MapError>,
 ) -> Result<M, Error> {
-    MapData::from_pin(pins.path(name))
+    MapData::from_pin(pin)
         .and_then(Map::from_map_data)
         .and_then(kind)
         .map_err(map_error("open a pinned map"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_are_called_by_map_and_version() {
+        for (pin, map) in [
+            ("TABLES", Some(("TABLES", 2))),
+            ("TABLES-3", Some(("TABLES", 3))),
+            ("SMALL_RINGS-12", Some(("SMALL_RINGS", 12))),
+            ("TABLES-2", None),
+            ("TABLES-03", None),
+            ("TABLES-x", None),
+            ("OTHERS", None),
+            ("program", None),
+            ("link-7", None),
+        ] {
+            let found = of_pin(pin).map(|(shape, version)| (shape.name, version));
+            assert_eq!(found, map, "{pin}");
+        }
+        assert_eq!(pin_name("FRESH", 2), "FRESH");
+        assert_eq!(pin_name("FRESH", 3), "FRESH-3");
+    }
 }

@@ -1,6 +1,6 @@
 //! The rings of both sizes, as maps in maps.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use aya::maps::{ArrayOfMaps, MapData};
 use lb_common::layout::{self, Slot};
@@ -8,7 +8,6 @@ use lb_common::layout::{self, Slot};
 use super::{
     error::{Error, map_error},
     maps::{Blob, blob, open_pin},
-    pins::Pins,
     syscall,
 };
 
@@ -27,10 +26,10 @@ pub(super) struct Rings {
 }
 
 impl Rings {
-    pub(super) fn open(pins: &Pins, name: &'static str, slots: usize) -> Result<Self, Error> {
+    pub(super) fn open(pin: &Path, slots: usize) -> Result<Self, Error> {
         Ok(Self {
-            outer: open_pin(pins, name, ArrayOfMaps::try_from)?,
-            data: MapData::from_pin(pins.path(name)).map_err(map_error("open the rings"))?,
+            outer: open_pin(pin, ArrayOfMaps::try_from)?,
+            data: MapData::from_pin(pin).map_err(map_error("open the rings"))?,
             slots,
             blank: blob(&vec![Slot::steady(layout::NONE); slots])?,
         })
@@ -70,13 +69,13 @@ impl Rings {
         })
     }
 
-    /// Reads the first slots of a ring.
-    pub(super) fn read(&self, number: u32, slots: usize) -> Result<Arc<[Slot]>, Error> {
+    /// Reads the first slots of a ring, as they lie in memory.
+    pub(super) fn read(&self, number: u32, slots: usize) -> Result<Vec<u32>, Error> {
         let inner = self
             .outer
             .get(&number, 0)
             .map_err(map_error("open a live ring"))?;
-        let mut ring = vec![Slot::steady(layout::NONE); self.slots];
+        let mut ring = vec![0; self.slots];
         syscall::lookup(&inner, 0, bytemuck::cast_slice_mut(&mut ring)).map_err(|source| {
             Error::Io {
                 action: "read a live ring",
@@ -84,6 +83,6 @@ impl Rings {
             }
         })?;
         ring.truncate(slots);
-        Ok(ring.into())
+        Ok(ring)
     }
 }

@@ -3,7 +3,7 @@
 //! No list is changed: one that differs is written under a number that no packet follows, the
 //! tables that name it are published, and the old one is removed after that.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use aya::maps::{
     MapData, MapError,
@@ -14,7 +14,6 @@ use lb_common::layout::SourceKey;
 use super::{
     error::{Error, map_error},
     maps::open_pin,
-    pins::Pins,
 };
 use crate::balance::image::List;
 
@@ -24,8 +23,8 @@ type Words = [u32; 6];
 pub(super) struct Sources(LpmTrie<MapData, Words, u8>);
 
 impl Sources {
-    pub(super) fn open(pins: &Pins) -> Result<Self, Error> {
-        Ok(Self(open_pin(pins, "SOURCES", LpmTrie::try_from)?))
+    pub(super) fn open(pin: &Path) -> Result<Self, Error> {
+        Ok(Self(open_pin(pin, LpmTrie::try_from)?))
     }
 
     /// Everything that the trie holds, by the number of the list.

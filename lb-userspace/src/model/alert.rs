@@ -93,7 +93,7 @@ alerts! {
         "see the cause in 'evenkeel status'; where a wrong weight is to blame, put it back";
     TableDrift Page
         "the kernel's tables are not the intended ones"
-        "restart the controller, which publishes the intended tables; then find out who writes to the pinned maps";
+        "find out who writes to the pinned maps; where they are not repaired, restart the controller, which publishes the intended tables";
     TableSkewed Page
         "a backend's part of the table is not what its weight asks for"
         "see 'evenkeel events --kind publication' for the last change, and give the ring more slots";

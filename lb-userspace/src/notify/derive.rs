@@ -2,7 +2,7 @@
 
 use super::alert::{Alert, Key};
 use crate::{
-    admin::proto::{Backend, Finding, Service, Status, Verdict},
+    admin::proto::{Backend, Finding, Service, Status, Tables, Verdict},
     audit,
     model::{AlertName, Severity},
 };
@@ -62,18 +62,7 @@ impl Derived {
     }
 
     fn host(&mut self, status: &Status) {
-        let tables = &status.tables;
-        if !tables.as_intended {
-            self.add(
-                Key::of(AlertName::TableDrift),
-                format!(
-                    "the kernel's tables are not the intended ones, {} slots differ: {}",
-                    tables.differing_slots,
-                    tables.differences.join("; ")
-                ),
-                None,
-            );
-        }
+        self.tables(&status.tables);
         if let Some(why) = &status.refused {
             let summary = format!("tables are not published: {why}");
             self.add(Key::of(AlertName::PublicationRefused), summary, None);
@@ -81,6 +70,36 @@ impl Derived {
         if let Some(why) = &status.journal.failure {
             let summary = format!("the journal is not written: {why}");
             self.add(Key::of(AlertName::JournalFailing), summary, None);
+        }
+    }
+
+    fn tables(&mut self, tables: &Tables) {
+        let repairs = &tables.repairs;
+        if !tables.as_intended {
+            let given_up = if repairs.given_up {
+                format!(" (not repaired: {} repairs did not last)", repairs.count)
+            } else {
+                String::new()
+            };
+            self.add(
+                Key::of(AlertName::TableDrift),
+                format!(
+                    "the kernel's tables are not the intended ones, {} slots differ: {}{given_up}",
+                    tables.differing_slots,
+                    tables.differences.join("; ")
+                ),
+                None,
+            );
+        } else if repairs.recent {
+            let key = Key {
+                severity: Severity::Ticket,
+                ..Key::of(AlertName::TableDrift)
+            };
+            let summary = format!(
+                "the kernel's tables were not the intended ones and are repaired: {}",
+                repairs.last.join("; ")
+            );
+            self.add(key, summary, repairs.last_at_ms);
         }
     }
 

@@ -21,7 +21,7 @@ use lb_common::{
 use lb_userspace::{
     balance::image::Image,
     dataplane::{BENCH_OBJECT, DataPlane as _, OBJECT, kernel::Kernel},
-    model::{DataPlaneConfig, Evenness, ProbeMark, Tracking, XdpMode},
+    model::{DataPlaneConfig, Evenness, OnDrift, ProbeMark, Tracking, XdpMode},
 };
 
 use crate::homes;
@@ -80,6 +80,7 @@ impl Bed {
             hash_seed: 0,
             evenness: Evenness::DEFAULT,
             probe_mark: ProbeMark::DEFAULT,
+            on_drift: OnDrift::default(),
         };
         let mut kernel =
             Kernel::open(&config, &Tracking::default()).unwrap_or_else(|error| panic!("{error}"));

@@ -44,7 +44,7 @@ impl Builder {
     /// Tables without a service.
     pub(crate) fn new(flow_keys: FlowKeys, seed: u64) -> Self {
         let mut tables: Box<Tables> = bytemuck::zeroed_box();
-        tables.header.version = layout::VERSION;
+        tables.header.version = layout::version::TABLES;
         tables.header.generation = 1;
         tables.header.flow_keys = flow_keys;
         tables.header.vip_keys = hash::keys(seed);

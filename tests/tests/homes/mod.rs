@@ -42,8 +42,8 @@ use lb_userspace::{
     },
     dataplane::{DataPlane as _, OBJECT, kernel::Kernel},
     model::{
-        Backend, DataPlaneConfig, Evenness, Fraction, Mode, OnEmpty, Options, ProbeMark, Protocol,
-        RingSize, RingSlots, Service, ServiceKey, ServicePort, Tracking, Weight, XdpMode,
+        Backend, DataPlaneConfig, Evenness, Fraction, Mode, OnDrift, OnEmpty, Options, ProbeMark,
+        Protocol, RingSize, RingSlots, Service, ServiceKey, ServicePort, Tracking, Weight, XdpMode,
     },
 };
 use rustix::{
@@ -177,6 +177,7 @@ pub(crate) fn open_in(dir: &RunDir, tracking: &Tracking) -> Kernel {
         hash_seed: 0,
         evenness: Evenness::DEFAULT,
         probe_mark: ProbeMark::DEFAULT,
+        on_drift: OnDrift::default(),
     };
     Kernel::open(&config, tracking).unwrap_or_else(|error| panic!("{error}"))
 }

@@ -40,6 +40,7 @@ fn status(generation: u64) -> Arc<Status> {
             checked_at_ms: 2,
             differing_slots: 0,
             differences: Vec::new(),
+            repairs: crate::admin::proto::Repairs::default(),
         },
         exits: [("not-for-us".to_owned(), u64::MAX)].into(),
         tracking: crate::admin::proto::Tracking::default(),

@@ -3,7 +3,7 @@ use std::convert::Infallible;
 use bytemuck::Zeroable as _;
 use lb_common::{
     flow::{V4, v4},
-    layout::{Endpoint, Far, Header, Service, VERSION, VipKey, mode},
+    layout::{Endpoint, Far, Header, Service, VipKey, mode, version},
     wire::{tcp, udp},
 };
 
@@ -30,7 +30,7 @@ const POOL_PORT: u16 = 555;
 fn image(prior: u16, flags: u16) -> Image {
     let mut tables: Box<Tables> = bytemuck::zeroed_box();
     tables.header = Header {
-        version: VERSION,
+        version: version::TABLES,
         flow_keys: hash::keys(1),
         ..Header::zeroed()
     };

@@ -154,6 +154,7 @@ fn header(status: &Status, page: &mut Page) {
             Tone::Good,
             &format!("tables as intended, compared {checked} ago"),
         );
+        repairs(status, page);
     } else {
         let slots = status.tables.differing_slots;
         page.text(
@@ -163,6 +164,10 @@ fn header(status: &Status, page: &mut Page) {
         );
         for difference in &status.tables.differences {
             page.text(2, Tone::Bad, difference);
+        }
+        if status.tables.repairs.given_up {
+            let text = "not repaired any more: earlier repairs did not last, somebody else writes";
+            page.text(2, Tone::Bad, text);
         }
     }
     if let Some(failure) = &status.journal.failure {
@@ -175,6 +180,21 @@ fn header(status: &Status, page: &mut Page) {
     if !reasons.is_empty() {
         page.text(0, Tone::Bad, &format!("wrong: {}", reasons.join("; ")));
     }
+}
+
+/// What was changed in the kernel's tables by somebody else.
+fn repairs(status: &Status, page: &mut Page) {
+    let repairs = &status.tables.repairs;
+    let Some(last) = repairs.last_at_ms else {
+        return;
+    };
+    let text = format!(
+        "repaired {} times since the start, the last time {} ago: {}",
+        repairs.count,
+        ago(status.now_ms, last),
+        repairs.last.join("; ")
+    );
+    page.text(2, Tone::Doubtful, &text);
 }
 
 /// What there is to say of the configuration, where it is not simply the file's.

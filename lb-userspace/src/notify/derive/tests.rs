@@ -87,6 +87,40 @@ fn what_concerns_the_host_has_no_service() {
 }
 
 #[test]
+fn what_was_repaired_is_told_for_a_while_and_what_is_not_is_a_page() {
+    let tables = |as_intended: bool, recent: bool, given_up: bool| {
+        status(|value| {
+            value["tables"]["as_intended"] = json!(as_intended);
+            value["tables"]["repairs"] = json!({
+                "count": 3, "last_at_ms": 5, "last": ["web: 1 slots differ"],
+                "recent": recent, "given_up": given_up,
+            });
+        })
+    };
+    let alerts = |status: &Status| {
+        let derived = derive(status, &Audited::default()).expect("it is attached");
+        let tables = derived.alerts.into_iter();
+        tables
+            .filter(|alert| alert.key.name == AlertName::TableDrift)
+            .map(|alert| (alert.key.severity, alert.summary))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(alerts(&tables(true, false, false)), []);
+    let repaired = alerts(&tables(true, true, false));
+    assert_eq!(repaired[0].0, Severity::Ticket);
+    assert!(
+        repaired[0].1.ends_with("are repaired: web: 1 slots differ"),
+        "{repaired:?}"
+    );
+    let given_up = alerts(&tables(false, true, true));
+    assert_eq!((given_up.len(), given_up[0].0), (1, Severity::Page));
+    assert!(
+        given_up[0].1.contains("3 repairs did not last"),
+        "{given_up:?}"
+    );
+}
+
+#[test]
 fn each_state_of_a_service_has_its_alert() {
     let flood = json!({ "since_ms": 7, "syn_rate": 1e4, "syn_share": 0.9 });
     let finding = |reference: &str, severity: &str| {

@@ -215,3 +215,23 @@ fn a_demoted_backend_is_shown_with_its_reason_and_what_comes_next() {
         assert!(text.contains(words), "{words}:\n{text}");
     }
 }
+
+#[test]
+fn what_was_repaired_is_told_beside_tables_that_are_as_intended() {
+    let mut status = fixture();
+    let repairs = &mut status.tables.repairs;
+    repairs.count = 2;
+    repairs.last_at_ms = Some(status.now_ms - 120_000);
+    repairs.last = vec!["web: 3 slots differ".to_owned()];
+    let text = render(&status, PLAIN);
+    assert!(
+        text.contains(
+            "\n  repaired 2 times since the start, the last time 2m ago: web: 3 slots differ\n"
+        ),
+        "{text}"
+    );
+    status.tables.as_intended = false;
+    status.tables.repairs.given_up = true;
+    let text = render(&status, PLAIN);
+    assert!(text.contains("not repaired any more"), "{text}");
+}

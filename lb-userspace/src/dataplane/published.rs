@@ -1,0 +1,166 @@
+//! What packets follow: tables, rings and lists of sources, written whole and read back.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use aya::maps::{ArrayOfMaps, MapData, MapError};
+use lb_common::layout::{SMALL_RING_SLOTS, Slot, Tables, state};
+
+use super::{
+    error::{Error, map_error},
+    layouts::TablesReader,
+    maps::{blob, open_pin, pin_of},
+    pins::Pins,
+    rings::Rings,
+    sources::Sources,
+    syscall,
+};
+use crate::balance::image::{self, Image, List};
+
+/// The maps of one version.
+pub(super) struct Published {
+    tables: ArrayOfMaps<MapData>,
+    rings: Rings,
+    small_rings: Rings,
+    sources: Sources,
+    reader: &'static TablesReader,
+    /// Where the tables are pinned, for messages.
+    pin: std::path::PathBuf,
+    version: u32,
+}
+
+/// What tables name of other maps.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    rings: BTreeMap<u32, Arc<[Slot]>>,
+    lists: BTreeMap<u32, Arc<List>>,
+}
+
+impl Named {
+    /// What an image names.
+    pub(super) fn by(image: &Image) -> Self {
+        Self {
+            rings: image.rings.clone(),
+            lists: image.lists.clone(),
+        }
+    }
+}
+
+impl Published {
+    /// Opens what is pinned.
+    pub(super) fn open(
+        pins: &Pins,
+        version: u32,
+        reader: &'static TablesReader,
+    ) -> Result<Self, Error> {
+        let pin = |name| pin_of(pins, name, version);
+        let [large, small] = reader.slots;
+        Ok(Self {
+            tables: open_pin(&pin("TABLES"), ArrayOfMaps::try_from)?,
+            rings: Rings::open(&pin("RINGS"), large)?,
+            small_rings: Rings::open(&pin("SMALL_RINGS"), small)?,
+            sources: Sources::open(&pin("SOURCES"))?,
+            reader,
+            pin: pin("TABLES"),
+            version,
+        })
+    }
+
+    /// Puts an image in the place of what is named now, and removes what it names no more.
+    pub(super) fn replace(&mut self, now: &Named, image: &Image) -> Result<(), Error> {
+        let (small, large): (Vec<_>, Vec<_>) = image
+            .rings
+            .iter()
+            .filter(|(number, slots)| now.rings.get(number) != Some(slots))
+            .partition(|(_, slots)| slots.len() <= SMALL_RING_SLOTS);
+        self.small_rings.publish(&small)?;
+        self.rings.publish(&large)?;
+        let new_lists = image
+            .lists
+            .iter()
+            .filter(|(number, list)| now.lists.get(number) != Some(list))
+            .map(|(number, list)| (*number, &**list));
+        self.sources.write(new_lists)?;
+        let tables = blob(std::slice::from_ref(&*image.tables))?;
+        // Returns once no packet follows the old tables any more.
+        self.tables
+            .set(0, &tables, 0)
+            .map_err(map_error("publish tables"))?;
+        let (small, large): (Vec<_>, Vec<_>) = now
+            .rings
+            .iter()
+            .filter(|(number, _)| !image.rings.contains_key(number))
+            .partition(|(_, slots)| slots.len() <= SMALL_RING_SLOTS);
+        self.small_rings.retire(&small)?;
+        self.rings.retire(&large)?;
+        if now.lists != image.lists {
+            self.sources.retain(&image.lists)?;
+        }
+        Ok(())
+    }
+
+    /// Removes lists of sources that an interrupted publication left.
+    pub(super) fn tidy(&mut self, named: &Named) -> Result<(), Error> {
+        self.sources.retain(&named.lists)
+    }
+
+    /// Reads back what packets follow; `None` before the first publication.
+    pub(super) fn read(&self) -> Result<Option<Image>, Error> {
+        let Some(tables) = self.read_tables()? else {
+            return Ok(None);
+        };
+        let [_, small] = self.reader.slots;
+        let mut rings = BTreeMap::new();
+        for vip in image::vips(&tables).filter(|vip| vip.state == state::SERVING) {
+            let slots = usize::from(vip.slot_mask) + 1;
+            if !slots.is_power_of_two() {
+                return Err(Error::Damaged {
+                    service: vip.service,
+                    slots,
+                });
+            }
+            let kind = if slots <= small {
+                &self.small_rings
+            } else {
+                &self.rings
+            };
+            let words = kind.read(vip.ring, slots)?;
+            rings.insert(vip.ring, words.into_iter().map(self.reader.slot).collect());
+        }
+        let named = |number: &u32| tables.services.iter().any(|of| of.sources == *number);
+        let lists = if tables.services.iter().any(|of| of.sources != 0) {
+            let mut lists = self.sources.read()?;
+            lists.retain(|number, _| named(number));
+            lists
+        } else {
+            BTreeMap::new()
+        };
+        Ok(Some(Image {
+            tables,
+            rings,
+            lists,
+        }))
+    }
+
+    fn read_tables(&self) -> Result<Option<Box<Tables>>, Error> {
+        let inner = match self.tables.get(&0, 0) {
+            Ok(inner) => inner,
+            Err(MapError::KeyNotFound) => return Ok(None),
+            Err(source) => return Err(map_error("open the live tables")(source)),
+        };
+        let mut bytes = vec![0; self.reader.size];
+        syscall::lookup(&inner, 0, &mut bytes).map_err(|source| Error::Io {
+            action: "read the live tables",
+            source,
+        })?;
+        // It comes first in all layouts.
+        let version: u32 = bytemuck::pod_read_unaligned(&bytes[..4]);
+        if version == self.version {
+            return Ok(Some((self.reader.tables)(&bytes)));
+        }
+        Err(Error::OtherLayout {
+            path: self.pin.clone(),
+            found: format!("layout {version}"),
+            expected: format!("layout {}", self.version),
+        })
+    }
+}
