@@ -20,6 +20,7 @@ use log::Log;
 use super::{
     DataPlane, OBJECT,
     attach::{self, Words},
+    counters::Counters,
     error::map_error,
     flows::Flows,
     maps::{MAPS, blob, open_pin},
@@ -60,6 +61,8 @@ pub struct Kernel {
     small_rings: Rings,
     endpoints: PerCpuArray<MapData, [u64; 3]>,
     exits: PerCpuArray<MapData, [u64; Reason::ROW]>,
+    all_endpoints: Counters<3>,
+    all_exits: Counters<{ Reason::ROW }>,
     sources: Sources,
     kept: Vec<Kept>,
     events: PerCpuArray<MapData, [u64; 4]>,
@@ -112,6 +115,8 @@ impl Kernel {
             small_rings: Rings::open(&pins, "SMALL_RINGS", SMALL_RING_SLOTS)?,
             endpoints: open_pin(&pins, "ENDPOINTS", PerCpuArray::try_from)?,
             exits: open_pin(&pins, "EXITS", PerCpuArray::try_from)?,
+            all_endpoints: Counters::open(&pins, "ENDPOINTS")?,
+            all_exits: Counters::open(&pins, "EXITS")?,
             sources: Sources::open(&pins)?,
             kept,
             events: open_pin(&pins, "EVENTS", PerCpuArray::try_from)?,
@@ -326,6 +331,15 @@ impl DataPlane for Kernel {
             .get(&u32::from(number), 0)
             .map_err(map_error("read an endpoint's counters"))?;
         Ok(bytemuck::cast(sum(values.iter())))
+    }
+
+    fn endpoints(&self, count: usize) -> Result<Vec<EndpointCounters>, Error> {
+        let counters = self.all_endpoints.read(count.min(layout::ENDPOINTS))?;
+        Ok(counters.into_iter().map(bytemuck::cast).collect())
+    }
+
+    fn exit_rows(&self, count: usize) -> Result<Vec<ExitCounters>, Error> {
+        self.all_exits.read(count.min(layout::EXIT_ROWS))
     }
 
     fn exits(&self, row: u32) -> Result<ExitCounters, Error> {
