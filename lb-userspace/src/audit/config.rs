@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use super::{Finding, Level, percent, weights};
 use crate::{
     model::{
-        Config, HealthCheck, ProbeKind, Protocol, RingSize, Service, ServicePort, Underperformers,
-        Verify, XdpMode,
+        Config, ProbeKind, Protocol, RingSize, Service, ServicePort, Underperformers, Verify,
+        XdpMode,
     },
     stats::evenness::{Deviation, config_reference},
 };
@@ -219,7 +219,7 @@ fn check(service: &Service) -> Vec<Finding> {
             "remove verify = false, and name the CA in health.ca where it is your own",
         ));
     }
-    let slow = detection(check);
+    let slow = check.detection();
     if slow > SLOW {
         findings.push(Finding::new(
             "L12",
@@ -233,7 +233,8 @@ fn check(service: &Service) -> Vec<Finding> {
                 humantime::format_duration(slow)
             ),
             "its clients wait for as long",
-            "make interval × fall + timeout shorter",
+            "make interval × fall + timeout shorter, or set fast_interval: the interval once a probe \
+             has failed",
         ));
     }
     for (word, number, why) in [
@@ -311,11 +312,6 @@ fn budget(service: &Service) -> Vec<Finding> {
             (share * 100.0).ceil() / 100.0
         ),
     )]
-}
-
-/// How long it takes at worst until a dead server is out.
-fn detection(check: &HealthCheck) -> Duration {
-    check.interval * check.fall.get() + check.timeout
 }
 
 /// L17: a VIP where it must not be.

@@ -133,6 +133,18 @@ fn each_rule_finds_its_fault() {
             equal,
             &["L12 error"],
         ),
+        (
+            SERVICE,
+            &health("interval = \"10s\"\nfast_interval = \"1s\"\nfall = 3"),
+            equal,
+            &["L12 warning"],
+        ),
+        (
+            SERVICE,
+            &health("interval = \"4s\"\nfast_interval = \"2s\"\nfall = 3"),
+            equal,
+            &[],
+        ),
         (SERVICE, &health("fall = 1"), equal, &["L13 warning"]),
         (SERVICE, &health("rise = 1"), equal, &["L13 warning"]),
         (&own, HEALTH, equal, &["L17 error"]),
