@@ -1,6 +1,7 @@
 //! The kernel's side: program, links and maps, and what the controller asks of them.
 
 pub mod attach;
+mod counters;
 pub mod decap;
 mod error;
 pub mod flows;
@@ -43,6 +44,18 @@ pub trait DataPlane {
     /// # Errors
     /// Where the kernel does not answer.
     fn endpoint(&self, number: u16) -> Result<EndpointCounters, Error>;
+
+    /// What the first so many endpoints were sent, over all CPUs, by their numbers.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer.
+    fn endpoints(&self, count: usize) -> Result<Vec<EndpointCounters>, Error>;
+
+    /// What left by another way, over all CPUs, by row: the first so many of them.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer.
+    fn exit_rows(&self, count: usize) -> Result<Vec<ExitCounters>, Error>;
 
     /// What left by another way, over all CPUs, by row.
     ///

@@ -195,7 +195,7 @@ impl World {
                 ends: &ends,
                 fractions: &fractions,
                 leaving: &leaving,
-                serves: &plan::serving(live, number, &ends, &serves),
+                serves: &plan::serving(live, &leaving, &ends, &serves),
                 clean: match &self.learned {
                     Some(learned) => &learned.services[usize::from(number)].clean,
                     None => &[],

@@ -11,6 +11,7 @@
 //! that started them, and what a killed run left in the kernel is removed by the next.
 
 pub mod clock;
+pub mod control_cost;
 pub mod daemon;
 pub mod decap;
 pub mod end_to_end;

@@ -2,6 +2,7 @@
 //! told to, and a UDP server that answers with its name.
 
 use std::{
+    fmt::Write as _,
     fs,
     net::{SocketAddr, TcpStream},
     process::Command,
@@ -48,10 +49,24 @@ impl<'bed> Web<'bed> {
     ///
     /// Where nginx is not installed, or does not start.
     pub fn start(bed: &'bed Topology, host: &'bed Host, access_log: AccessLog) -> Result<Self> {
+        Self::start_on(bed, host, access_log, &[80])
+    }
+
+    /// As [`Web::start`], on other ports too; 80 must be among them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Web::start`].
+    pub fn start_on(
+        bed: &'bed Topology,
+        host: &'bed Host,
+        access_log: AccessLog,
+        ports: &[u16],
+    ) -> Result<Self> {
         let prefix = bed.dir().path().join(&host.name);
         fs::create_dir_all(&prefix)
             .with_context(|| format!("cannot create {}", prefix.display()))?;
-        let config = nginx_config(&host.name, access_log);
+        let config = nginx_config(&host.name, access_log, ports);
         bed.dir()
             .write(&format!("{}/nginx.conf", host.name), &config)?;
         let process = Self::launch(bed, host)?;
@@ -138,7 +153,13 @@ impl<'bed> Web<'bed> {
 /// A configuration that touches nothing outside of its own folder.
 ///
 /// There is no master process, so that a kill ends the server and leaves no worker behind.
-fn nginx_config(name: &str, access_log: AccessLog) -> String {
+fn nginx_config(name: &str, access_log: AccessLog, ports: &[u16]) -> String {
+    let mut listen = String::new();
+    for port in ports {
+        for address in ["", "[::]:"] {
+            writeln!(listen, "        listen {address}{port} backlog=4096;").expect("a string");
+        }
+    }
     let access_log = match access_log {
         AccessLog::Off => "access_log off;",
         AccessLog::On => {
@@ -154,7 +175,7 @@ fn nginx_config(name: &str, access_log: AccessLog) -> String {
          \x20   uwsgi_temp_path spool; scgi_temp_path spool;\n\
          \x20   default_type text/plain;\n    keepalive_requests 1000000;\n\
          \x20   server {{\n\
-         \x20       listen 80 backlog=4096;\n        listen [::]:80 backlog=4096;\n\
+         {listen}\
          \x20       location = /healthz {{ return 200 \"ok\\n\"; }}\n\
          \x20       location / {{ return 200 \"{name}\\n\"; }}\n\
          \x20   }}\n}}\n"

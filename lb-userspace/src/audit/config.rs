@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use super::{Finding, Level, percent, weights};
 use crate::{
     model::{
-        Config, HealthCheck, ProbeKind, Protocol, RingSize, Service, ServicePort, Underperformers,
-        Verify, Via, XdpMode,
+        Config, ProbeKind, Protocol, RingSize, Service, ServicePort, Underperformers, Verify, Via,
+        XdpMode,
     },
     stats::evenness::{Deviation, config_reference},
 };
@@ -221,7 +221,7 @@ fn check(service: &Service) -> Vec<Finding> {
             "remove verify = false, and name the CA in health.ca where it is your own",
         ));
     }
-    let slow = detection(check);
+    let slow = check.detection();
     if slow > SLOW {
         findings.push(Finding::new(
             "L12",
@@ -235,7 +235,8 @@ fn check(service: &Service) -> Vec<Finding> {
                 humantime::format_duration(slow)
             ),
             "its clients wait for as long",
-            "make interval × fall + timeout shorter",
+            "make interval × fall + timeout shorter, or set fast_interval: the interval once a probe \
+             has failed",
         ));
     }
     for (word, number, why) in [
@@ -356,11 +357,6 @@ fn silence(config: &Config, service: &Service) -> Vec<Finding> {
         "a remembered flow that is forgotten goes to its slot's owner, which may not know it",
         format!("set {key} = \"{keepalive}\" or more under [tracking]"),
     )]
-}
-
-/// How long it takes at worst until a dead server is out.
-fn detection(check: &HealthCheck) -> Duration {
-    check.interval * check.fall.get() + check.timeout
 }
 
 /// L17: a VIP where it must not be.

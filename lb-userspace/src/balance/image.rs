@@ -254,7 +254,17 @@ impl Image {
 
     /// The ring of a service, by its number; `None` where it has none.
     pub fn ring_of(&self, service: u16) -> Option<&Arc<[Slot]>> {
-        let vip = vips(&self.tables).find(|vip| vip.service == service)?;
+        let record = &self.tables.services[usize::from(service)];
+        let key = VipKey {
+            address: record.address,
+            port: record.port,
+            protocol: record.protocol,
+            family: record.family,
+        };
+        // By its key, as packets do: a walk over all places would be one for each service.
+        let places = self.tables.header.places(&key);
+        let mut vips = places.iter().map(|&place| &self.tables.vips[place]);
+        let vip = vips.find(|vip| vip.key == key && vip.service == service)?;
         (vip.state == state::SERVING).then(|| self.rings.get(&vip.ring))?
     }
 }

@@ -179,6 +179,15 @@ impl Numbers {
         service.backends.iter().map(|b| number(b.address)).collect()
     }
 
+    /// The highest numbers of configured services and endpoints, where there are any.
+    pub fn highest(&self) -> (Option<u16>, Option<u16>) {
+        let highest = |numbers: &mut dyn Iterator<Item = &u16>| numbers.max().copied();
+        (
+            highest(&mut self.services.values()),
+            highest(&mut self.endpoints.values()),
+        )
+    }
+
     /// The numbers of backends that leave a service.
     pub fn leaving_from(&self, service: u16) -> impl Iterator<Item = u16> {
         self.leaving

@@ -1,6 +1,6 @@
 //! Which backend owns each slot.
 
-use lb_common::layout::ENDPOINTS;
+use std::collections::BTreeSet;
 
 use crate::{
     balance::{
@@ -77,8 +77,8 @@ pub struct Standing<'a> {
     pub fractions: &'a [Fraction],
     /// The numbers of backends that were removed and may still have flows.
     pub leaving: &'a [u16],
-    /// Whether flows that are an endpoint's may go on, by number.
-    pub serves: &'a [bool],
+    /// The numbers of those whose flows may go on.
+    pub serves: &'a BTreeSet<u16>,
     /// The pinned slots without a remembered flow, where that is known.
     pub clean: &'a [bool],
     /// Seconds since the epoch.
@@ -90,7 +90,7 @@ pub struct Standing<'a> {
 impl Base {
     /// The owners of new flows, by number; `None` where nobody serves.
     fn owners_by_number(&self, standing: &Standing<'_>) -> Option<Box<[u16]>> {
-        let serves = |end: u16| serves(standing.serves, end);
+        let serves = |end: u16| standing.serves.contains(&end);
         // A backend that only fails its probes is better than none.
         let failing = || {
             let whole = |&end: &u16| {
@@ -115,7 +115,7 @@ impl Base {
     #[must_use]
     pub fn next(&self, standing: &Standing<'_>) -> Option<Next> {
         let present = Present {
-            serves: |end| serves(standing.serves, end),
+            serves: |end| standing.serves.contains(&end),
             clean: standing.clean,
             now: standing.now,
             window: standing.window,
@@ -131,25 +131,20 @@ impl Base {
     }
 }
 
-fn serves(serves: &[bool], endpoint: u16) -> bool {
-    serves.get(usize::from(endpoint)) == Some(&true)
-}
-
-/// Whether flows that are an endpoint's may go on, by number: as `known` says, and as packets
-/// follow it for those that were removed from the configuration.
+/// The numbers of a service's endpoints whose flows may go on: of those that are configured, as
+/// `known` says, and of those that were removed from the configuration, as packets follow it.
 #[must_use]
-pub fn serving(live: Option<&Image>, service: u16, ends: &[u16], known: &[bool]) -> Vec<bool> {
-    let mut serving = match live {
-        Some(live) => live
-            .tables
-            .endpoints
-            .iter()
-            .map(|endpoint| endpoint.serves != 0 && endpoint.service == service)
-            .collect(),
-        None => vec![false; ENDPOINTS],
-    };
-    for (&end, &serves) in ends.iter().zip(known) {
-        serving[usize::from(end)] = serves;
-    }
-    serving
+pub fn serving(
+    live: Option<&Image>,
+    leaving: &[u16],
+    ends: &[u16],
+    known: &[bool],
+) -> BTreeSet<u16> {
+    let serves =
+        |end: &u16| live.is_some_and(|live| live.tables.endpoints[usize::from(*end)].serves != 0);
+    let configured = ends.iter().zip(known).filter(|&(_, &serves)| serves);
+    configured
+        .map(|(&end, _)| end)
+        .chain(leaving.iter().copied().filter(serves))
+        .collect()
 }

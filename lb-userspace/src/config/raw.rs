@@ -603,8 +603,11 @@ table! {
         /// From the start of a probe to the start of the next. Default: `1s`.
         #[schemars(extend("default" = "1s"))]
         interval: Leaf<String>,
-        /// How long a probe may take; less than the interval. Default: `500ms`, or half the
-        /// interval where that is shorter.
+        /// The same while a state is on its way: too few passes or failures in a row to change it.
+        /// At most the interval. Default: the interval.
+        fast_interval: Leaf<String>,
+        /// How long a probe may take; less than the intervals. Default: `500ms`, or half the
+        /// shorter one where that is less.
         timeout: Leaf<String>,
         /// Passes in a row that bring a backend up. Default: 2.
         #[schemars(range(min = 1, max = 1000), extend("default" = 2))]

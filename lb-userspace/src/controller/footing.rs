@@ -66,8 +66,10 @@ impl ServiceState {
             starting: false,
             backends,
             slots: vec![0; count],
+            counted: None,
             load: Load::new(count, services),
             watched: Watched::new(service),
+            grounds: None,
         })
     }
 }
@@ -204,7 +206,10 @@ impl State {
             starting: false,
             backends,
             slots,
+            // Its backends may be others, or stand in another order.
+            counted: None,
             load,
+            grounds: state.grounds.clone().filter(|_| same_ring),
             watched: state.watched.carried(before, service, &from),
         })
     }

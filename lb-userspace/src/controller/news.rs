@@ -1,10 +1,14 @@
 //! What happened that may change the tables.
 
+use std::time::Instant;
+
 /// What happened that may change the tables, in words.
 #[derive(Clone, Debug, Default)]
 pub(super) struct News {
     whys: Vec<String>,
     more: usize,
+    /// When the first of it was decided, where that is known.
+    since: Option<Instant>,
 }
 
 impl News {
@@ -24,8 +28,20 @@ impl News {
         }
     }
 
+    /// Something more happened, and this is when it was decided.
+    pub(super) fn add_at(&mut self, at: Instant, why: impl Into<String>) {
+        self.since = Some(self.since.map_or(at, |since| since.min(at)));
+        self.add(why);
+    }
+
+    /// When the first of it was decided, where that is known.
+    pub(super) const fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
     /// All that another one has, too.
     pub(super) fn append(&mut self, other: &Self) {
+        self.since = [self.since, other.since].into_iter().flatten().min();
         for why in &other.whys {
             self.add(why.clone());
         }

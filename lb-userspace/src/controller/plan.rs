@@ -1,5 +1,7 @@
 //! From what is configured and known to the image that packets are to follow.
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use lb_common::layout::Slot;
 
 use super::{
@@ -14,6 +16,16 @@ use crate::{
     },
     model::{Backend, Fraction, Mode, OnDown, Protocol, Service},
 };
+
+/// What a service's slots follow from, beside its base ring, the slots before and the time: where
+/// that is as it was when they were published, they are what they were.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Grounds {
+    ends: Vec<u16>,
+    fractions: Vec<Fraction>,
+    leaving: Vec<u16>,
+    serves: BTreeSet<u16>,
+}
 
 impl State {
     /// The image that follows from the present state.
@@ -39,14 +51,7 @@ impl State {
         state: &ServiceState,
         now: Now,
     ) -> ServicePlan<'a> {
-        let backends = 0..state.backends.len();
-        let fractions: Vec<Fraction> = backends
-            .clone()
-            .map(|n| state.watched.fraction(n))
-            .collect();
-        let serves: Vec<bool> = backends
-            .map(|n| self.keeps_flows(service, state, n))
-            .collect();
+        let (fractions, serves) = self.known(service, state);
         let next = self.next_slots(service, state, &fractions, &serves, now);
         let ways = service
             .backends
@@ -71,16 +76,32 @@ impl State {
         now: Now,
     ) -> Option<Next> {
         let number = self.numbers.service(&service.key)?;
-        let ends = self.numbers.of_backends(service);
-        let leaving: Vec<u16> = self.numbers.leaving_from(number).collect();
+        let live = self.live(number);
         let learned = self.learned.as_ref();
+        let clean: &[bool] =
+            learned.map_or(&[], |learned| &learned.services[usize::from(number)].clean);
+        let grounds = self.grounds(service, fractions, serves);
+        // Of a thousand services one has changed.
+        if let Live::Ring { changed, .. } = live
+            && let Some(ring) = self.image.as_ref().and_then(|image| image.ring_of(number))
+            && state.grounds.as_ref() == Some(&grounds)
+            && !self.is_over(changed, now)
+            // A clock that was set back is for those who make slots to see to.
+            && changed <= now.unix_ms / 1000
+            && !clean.contains(&true)
+        {
+            return Some(Next {
+                slots: Arc::clone(ring),
+                changed,
+            });
+        }
         let standing = Standing {
-            live: self.live(number),
-            ends: &ends,
+            live,
+            ends: &grounds.ends,
             fractions,
-            leaving: &leaving,
-            serves: &plan::serving(self.image.as_ref(), number, &ends, serves),
-            clean: learned.map_or(&[], |learned| &learned.services[usize::from(number)].clean),
+            leaving: &grounds.leaving,
+            serves: &grounds.serves,
+            clean,
             now: now.unix_ms / 1000,
             window: self.config.tracking.window.as_secs(),
         };
@@ -89,6 +110,47 @@ impl State {
         } else {
             state.base.next_untracked(&standing)
         }
+    }
+
+    /// What a service's next slots depend on.
+    fn grounds(&self, service: &Service, fractions: &[Fraction], serves: &[bool]) -> Grounds {
+        let ends = self.numbers.of_backends(service);
+        let number = self.numbers.service(&service.key);
+        let leaving: Vec<u16> = number
+            .into_iter()
+            .flat_map(|number| self.numbers.leaving_from(number))
+            .collect();
+        Grounds {
+            serves: plan::serving(self.image.as_ref(), &leaving, &ends, serves),
+            fractions: fractions.to_vec(),
+            ends,
+            leaving,
+        }
+    }
+
+    /// Takes note of what the slots that packets follow now came from.
+    pub(super) fn note_grounds(&mut self) {
+        let grounds: Vec<Grounds> = self
+            .config
+            .services
+            .iter()
+            .zip(&self.services)
+            .map(|(service, state)| {
+                let (fractions, serves) = self.known(service, state);
+                self.grounds(service, &fractions, &serves)
+            })
+            .collect();
+        for (state, grounds) in self.services.iter_mut().zip(grounds) {
+            state.grounds = Some(grounds);
+        }
+    }
+
+    /// What is in force of each backend's weight, and whether its flows may go on.
+    fn known(&self, service: &Service, state: &ServiceState) -> (Vec<Fraction>, Vec<bool>) {
+        let backends = 0..state.backends.len();
+        let fractions = backends.clone().map(|n| state.watched.fraction(n));
+        let serves = backends.map(|n| self.keeps_flows(service, state, n));
+        (fractions.collect(), serves.collect())
     }
 
     /// What packets of a service follow.
@@ -100,17 +162,17 @@ impl State {
 
     /// Whether the window of a transition is over, so that slots must change.
     pub(super) fn window_over(&self, now: Now) -> bool {
-        let window = self.config.tracking.window.as_secs();
         let Some(image) = &self.image else {
             return false;
         };
-        let over =
-            |changed: u64| changed != 0 && (now.unix_ms / 1000).saturating_sub(changed) >= window;
-        image
-            .tables
-            .services
-            .iter()
-            .any(|service| over(service.changed))
+        let mut services = image.tables.services.iter();
+        services.any(|service| self.is_over(service.changed, now))
+    }
+
+    /// Whether the window of a transition that began then is over.
+    fn is_over(&self, changed: u64, now: Now) -> bool {
+        let window = self.config.tracking.window.as_secs();
+        changed != 0 && (now.unix_ms / 1000).saturating_sub(changed) >= window
     }
 
     /// How many slots of a service are in transition, and how many are pinned.

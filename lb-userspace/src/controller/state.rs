@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use lb_common::layout;
+use lb_common::layout::{self, EndpointCounters, ExitCounters, Slot};
 use log::{debug, error, info, log, warn};
 use serde::Serialize;
 use serde_json::json;
@@ -21,6 +21,7 @@ use super::{
     load::Load,
     news::News,
     own_file::OwnFile,
+    plan::Grounds,
     probes::Probes,
     status,
     sweep::Sweeper,
@@ -97,8 +98,12 @@ pub(super) struct ServiceState {
     pub(super) backends: Vec<BackendState>,
     /// Slots of the published ring, by backend; all zero without one.
     pub(super) slots: Vec<u32>,
+    /// The ring that these were counted in.
+    pub(super) counted: Option<Arc<[Slot]>>,
     pub(super) load: Load,
     pub(super) watched: Watched,
+    /// What its published slots came from; `None` where that is not known to hold any more.
+    pub(super) grounds: Option<Grounds>,
 }
 
 /// Everything that the controller knows.
@@ -359,7 +364,8 @@ impl State {
             return;
         };
         state.health_since_ms = at_ms;
-        self.news.add(format!("{name} is {}", transition.to));
+        let why = format!("{name} is {}", transition.to);
+        self.news.add_at(report.at, why);
         let what = What::Turned {
             to: transition.to,
             reason: transition.reason,
@@ -435,6 +441,7 @@ impl State {
         let live = self.image.as_ref();
         if self.kernel.is_published() && live.is_some_and(|live| live.forwards_like(&next)) {
             self.news.take();
+            self.note_grounds();
             return Ok(true);
         }
         if let Err(refusal) = self.kernel.publish(&next) {
@@ -442,6 +449,11 @@ impl State {
             return Err(refusal.into());
         }
         self.refused = None;
+        let decided = self.news.since().unwrap_or(now.instant);
+        let swapped = Now::read().instant;
+        let took = swapped.saturating_duration_since(decided);
+        // By the image before: what leaves serves by it.
+        self.note_grounds();
         let why = self.news.take();
         let serving: Vec<String> = self
             .config
@@ -464,7 +476,11 @@ impl State {
         self.published_at_ms = Some(now.unix_ms);
         let moved = self.retarget();
         let event = self.event(Kind::Publication, Level::Info, message);
-        self.tell(event.detail(json!({ "why": why, "slots": moved })));
+        self.tell(event.detail(json!({
+            "why": why,
+            "slots": moved,
+            "took_ms": took.as_secs_f64() * 1000.0,
+        })));
         self.verify(now);
         Ok(true)
     }
@@ -534,25 +550,29 @@ impl State {
     /// Tells the detectors the shares of the live rings. Answers whose slots became how many.
     fn retarget(&mut self) -> Vec<Moved> {
         let mut moved = Vec::new();
+        let mut owned = vec![0_u32; usize::from(u16::MAX) + 1];
         for (service, state) in self.config.services.iter().zip(&mut self.services) {
             let ring = self
                 .numbers
                 .service(&service.key)
                 .and_then(|number| self.image.as_ref()?.ring_of(number));
-            let mut owned: BTreeMap<u16, u32> = BTreeMap::new();
-            for slot in ring.into_iter().flat_map(|ring| ring.iter()) {
-                *owned.entry(slot.owner()).or_default() += 1;
+            if state
+                .counted
+                .as_ref()
+                .zip(ring)
+                .is_some_and(|(before, ring)| Arc::ptr_eq(before, ring))
+            {
+                continue;
             }
-            let slots: Vec<u32> = service
-                .backends
-                .iter()
-                .map(|backend| {
-                    let number = self.numbers.endpoint(&service.key, backend.address);
-                    number
-                        .and_then(|number| owned.get(&number).copied())
-                        .unwrap_or(0)
-                })
-                .collect();
+            state.counted = ring.cloned();
+            let ends = self.numbers.of_backends(service);
+            for slot in ring.into_iter().flat_map(|ring| ring.iter()) {
+                owned[usize::from(slot.owner())] += 1;
+            }
+            let slots: Vec<u32> = ends.iter().map(|&end| owned[usize::from(end)]).collect();
+            for slot in ring.into_iter().flat_map(|ring| ring.iter()) {
+                owned[usize::from(slot.owner())] = 0;
+            }
             if slots != state.slots {
                 state.load.retarget(&slots);
                 let changes = service.backends.iter().zip(&state.slots).zip(&slots);
@@ -600,39 +620,48 @@ impl State {
         self.begin_sweep(now);
         self.judge_performance(now);
         self.renew_force(now);
+        match self.read_counters() {
+            Ok(counters) => self.take_counters(&counters, now),
+            Err(e) => error!("{}", with_causes(&e)),
+        }
+    }
+
+    /// The counters of all that is configured, by number.
+    fn read_counters(&self) -> Result<(Vec<EndpointCounters>, Vec<ExitCounters>), kernel::Error> {
+        let (services, endpoints) = self.numbers.highest();
+        Ok((
+            self.kernel
+                .endpoints(endpoints.map_or(0, |highest| usize::from(highest) + 1))?,
+            // The host's own row comes before the services'.
+            self.kernel
+                .exit_rows(services.map_or(0, |highest| usize::from(highest) + 2))?,
+        ))
+    }
+
+    /// Takes a reading of the counters, and tells what follows from it.
+    fn take_counters(
+        &mut self,
+        (endpoints, exits): &(Vec<EndpointCounters>, Vec<ExitCounters>),
+        now: Now,
+    ) {
         let elapsed = self.elapsed(now.instant);
         let mut events = Vec::new();
         for (service, state) in self.config.services.iter().zip(&mut self.services) {
-            let counters: Result<Vec<_>, _> = service
-                .backends
-                .iter()
-                .map(
-                    |backend| match self.numbers.endpoint(&service.key, backend.address) {
-                        Some(number) => self.kernel.endpoint(number),
-                        None => Ok(layout::EndpointCounters::default()),
-                    },
-                )
-                .collect();
-            let exits = self
-                .numbers
-                .service(&service.key)
-                .map(|number| self.kernel.exits(u32::from(number) + 1))
-                .transpose();
-            match (counters, exits) {
-                (Ok(counters), Ok(exits)) => {
-                    state
-                        .load
-                        .read(elapsed, now.unix_ms, counters, exits.unwrap_or_default());
-                    events.extend(evenness::change(service, &mut state.load, now.unix_ms));
-                    events.extend(watch_floods(
-                        service,
-                        &mut state.load,
-                        (&self.numbers, &self.kernel),
-                        (elapsed, now.unix_ms),
-                    ));
-                }
-                (Err(e), _) | (_, Err(e)) => error!("{}: {}", service.name, with_causes(&e)),
-            }
+            let Some(number) = self.numbers.service(&service.key) else {
+                continue;
+            };
+            let ends = self.numbers.of_backends(service);
+            let counters = ends.iter().map(|&end| endpoints[usize::from(end)]);
+            let load = &mut state.load;
+            load.read(
+                elapsed,
+                now.unix_ms,
+                counters.collect(),
+                exits[usize::from(number) + 1],
+            );
+            events.extend(evenness::change(service, load, now.unix_ms));
+            let kernel = (&self.numbers, &self.kernel);
+            events.extend(watch_floods(service, load, kernel, (elapsed, now.unix_ms)));
         }
         self.sample();
         let generation = self.generation();

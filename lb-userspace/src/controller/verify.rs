@@ -134,6 +134,10 @@ impl State {
     fn repair(&mut self, live: Option<Image>) {
         let differences = &self.verification.differences;
         self.repairs.begin(self.now, differences);
+        // What the live slots came from, somebody else knows.
+        for state in &mut self.services {
+            state.grounds = None;
+        }
         match live {
             Some(live) => {
                 self.kernel.adopt(&live);

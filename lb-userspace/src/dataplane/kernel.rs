@@ -9,7 +9,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use lb_common::{
-    layout::{EndpointCounters, EndpointEvents, ExitCounters, TrackingCounters, version},
+    layout::{self, EndpointCounters, EndpointEvents, ExitCounters, TrackingCounters, version},
     verdict::Reason,
 };
 use log::Log;
@@ -17,6 +17,7 @@ use log::Log;
 use super::{
     DataPlane, OBJECT,
     attach::{self, Words},
+    counters::Counters,
     error::map_error,
     flows::Flows,
     found, layouts,
@@ -62,6 +63,8 @@ pub struct Kernel {
     upgrade: Option<Upgrade>,
     endpoints: PerCpuArray<MapData, [u64; 3]>,
     exits: PerCpuArray<MapData, [u64; Reason::ROW]>,
+    all_endpoints: Counters<3>,
+    all_exits: Counters<{ Reason::ROW }>,
     kept: Vec<Kept>,
     events: PerCpuArray<MapData, [u64; 4]>,
     tracking: PerCpuArray<MapData, [u64; 4]>,
@@ -115,6 +118,8 @@ impl Kernel {
                 .transpose()?,
             endpoints: open_pin(&counters("ENDPOINTS"), PerCpuArray::try_from)?,
             exits: open_pin(&counters("EXITS"), PerCpuArray::try_from)?,
+            all_endpoints: Counters::open(&counters("ENDPOINTS"))?,
+            all_exits: Counters::open(&counters("EXITS"))?,
             kept,
             events: open_pin(&counters("EVENTS"), PerCpuArray::try_from)?,
             tracking: open_pin(&counters("TRACKING"), PerCpuArray::try_from)?,
@@ -294,6 +299,15 @@ impl DataPlane for Kernel {
             .get(&u32::from(number), 0)
             .map_err(map_error("read an endpoint's counters"))?;
         Ok(bytemuck::cast(sum(values.iter())))
+    }
+
+    fn endpoints(&self, count: usize) -> Result<Vec<EndpointCounters>, Error> {
+        let counters = self.all_endpoints.read(count.min(layout::ENDPOINTS))?;
+        Ok(counters.into_iter().map(bytemuck::cast).collect())
+    }
+
+    fn exit_rows(&self, count: usize) -> Result<Vec<ExitCounters>, Error> {
+        self.all_exits.read(count.min(layout::EXIT_ROWS))
     }
 
     fn exits(&self, row: u32) -> Result<ExitCounters, Error> {

@@ -65,6 +65,32 @@ pub(super) struct Read {
     pub(super) next: Option<u32>,
 }
 
+/// Reads elements of an array that has a value for each CPU, from where an earlier call ended. The
+/// values of one element come one after another, for as many CPUs as there can be.
+///
+/// Kernel 5.13 or later.
+///
+/// # Panics
+/// Where the values are not as many as `keys` and `cpus` ask for, or have not the map's size.
+pub(super) fn lookup_per_cpu<V: bytemuck::Pod>(
+    map: &MapData,
+    from: Option<u32>,
+    keys: &mut [u32],
+    (values, cpus): (&mut [V], usize),
+) -> io::Result<Read> {
+    // The kernel rounds each value up to eight bytes.
+    assert_eq!(size_of::<V>() % 8, 0, "nothing lies between the values");
+    check_sizes::<u32>(map, Some(size_of::<V>()))?;
+    assert_eq!(keys.len() * cpus, values.len(), "a value for each CPU");
+    batch(
+        map,
+        from,
+        keys.as_mut_ptr().addr(),
+        values.as_mut_ptr().addr(),
+        keys.len(),
+    )
+}
+
 /// Reads elements of a hash from where an earlier call ended.
 ///
 /// Kernel 5.6 or later.
@@ -79,6 +105,23 @@ pub(super) fn lookup_batch<K: bytemuck::Pod, V: bytemuck::Pod>(
 ) -> io::Result<Read> {
     check_sizes::<K>(map, Some(size_of::<V>()))?;
     assert_eq!(keys.len(), values.len(), "a value for each key");
+    batch(
+        map,
+        from,
+        keys.as_mut_ptr().addr(),
+        values.as_mut_ptr().addr(),
+        keys.len(),
+    )
+}
+
+/// Reads elements into buffers at these addresses.
+fn batch(
+    map: &MapData,
+    from: Option<u32>,
+    keys: usize,
+    values: usize,
+    count: usize,
+) -> io::Result<Read> {
     let mut next = 0_u32;
     let mut attr = zeroed();
     attr.batch.map_fd = map.fd().as_fd_number();
@@ -86,9 +129,9 @@ pub(super) fn lookup_batch<K: bytemuck::Pod, V: bytemuck::Pod>(
         .as_ref()
         .map_or(0, |at| std::ptr::from_ref(at).addr() as u64);
     attr.batch.out_batch = (&raw mut next).addr() as u64;
-    attr.batch.keys = keys.as_mut_ptr().addr() as u64;
-    attr.batch.values = values.as_mut_ptr().addr() as u64;
-    attr.batch.count = keys.len() as u32;
+    attr.batch.keys = keys as u64;
+    attr.batch.values = values as u64;
+    attr.batch.count = count as u32;
     let result = call(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr);
     // SAFETY: integers; the kernel has written the count, or left what was given.
     let count = unsafe { attr.batch.count } as usize;
@@ -164,7 +207,8 @@ fn zeroed() -> bpf_attr {
 
 fn call(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<()> {
     // SAFETY: the callers' buffers outlive the call, and are as large as the kernel takes them
-    // to be: keys are `u32` or checked against the map, values are checked or file descriptors.
+    // to be: keys are `u32` or checked against the map, values are checked or file descriptors,
+    // and where there is a value for each CPU, the one caller counts those that there can be.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,

@@ -17,7 +17,7 @@ use std::{
     net::IpAddr,
     pin::pin,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::BoxFuture;
@@ -34,7 +34,7 @@ use crate::{
             path::{self, Paths},
             tls::{self, Client},
         },
-        schedule::{self, Schedule},
+        schedule::{self, Pace, Schedule},
     },
     model::{Backend, HealthCheck, ProbeKind, Service},
 };
@@ -67,7 +67,7 @@ pub struct Driver {
     reports: Sender<Report>,
     probe: Probe,
     /// From the configured interval to that of the schedule.
-    grid: fn(std::time::Duration) -> std::time::Duration,
+    grid: fn(Duration) -> Duration,
 }
 
 impl fmt::Debug for Driver {
@@ -155,10 +155,16 @@ impl Driver {
         while self.tasks.try_join_next().is_some() {}
         let (start, count) = (now(), new.len());
         for (index, target) in new.into_iter().enumerate() {
-            let interval = (self.grid)(target.subject.check.interval);
-            let schedule = Schedule::new(interval, start, index, count);
+            let check = &target.subject.check;
+            let usual = (self.grid)(check.interval);
+            let rhythm = Rhythm {
+                schedule: Schedule::new(usual, start, index, count),
+                pace: Pace::new(check),
+                usual,
+                fast: check.fast_interval.map_or(usual, self.grid),
+            };
             let (who, check) = (target.who.clone(), target.subject.check.clone());
-            let watch = target.watch(schedule, self.reports.clone(), self.probe.clone());
+            let watch = target.watch(rhythm, self.reports.clone(), self.probe.clone());
             let task = self.tasks.spawn(watch);
             self.probed.insert(who, (check, task));
         }
@@ -262,20 +268,21 @@ impl Target {
     /// Probes by the schedule until nobody reads the reports.
     async fn watch(
         self,
-        mut schedule: Schedule,
+        mut rhythm: Rhythm,
         reports: Sender<Report>,
         probe: Probe,
     ) -> Result<Infallible, Unread> {
-        let mut due = schedule.first();
+        let mut due = rhythm.schedule.first();
         let mut latest = None;
         loop {
             hand_over(&mut latest, &reports, due).await?;
             // A round is skipped but once, lest a host that is always late never probe.
-            if schedule.missed(now()) {
-                due = schedule.next(now(), rand::random());
+            if rhythm.schedule.missed(now()) {
+                due = rhythm.schedule.next(now(), rand::random());
                 hand_over(&mut latest, &reports, due).await?;
             }
             let outcome = probe(self.subject.clone()).await;
+            rhythm.follow(&outcome);
             latest = Some(Report {
                 service: self.who.service.clone(),
                 backend: self.who.backend.clone(),
@@ -283,8 +290,30 @@ impl Target {
                 at: now(),
                 outcome,
             });
-            due = schedule.next(now(), rand::random());
+            due = rhythm.schedule.next(now(), rand::random());
         }
+    }
+}
+
+/// When one backend is probed, by what its probes find.
+struct Rhythm {
+    schedule: Schedule,
+    pace: Pace,
+    /// From one probe to the next where the state is settled, and where it is on its way.
+    usual: Duration,
+    fast: Duration,
+}
+
+impl Rhythm {
+    fn follow(&mut self, outcome: &Outcome) {
+        // What says nothing of the backend changes no state, and no interval.
+        let counts = outcome.instead.is_none();
+        let Some(verdict) = outcome.verdict().filter(|_| counts) else {
+            return;
+        };
+        let hurries = self.pace.on_its_way(verdict);
+        let interval = if hurries { self.fast } else { self.usual };
+        self.schedule.set_interval(interval);
     }
 }
 

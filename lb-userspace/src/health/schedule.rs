@@ -10,6 +10,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::state::Verdict;
+use crate::model::HealthCheck;
+
 /// The first probes of all backends start within this time, or within the interval if that is
 /// shorter.
 pub const FIRST_ROUND: Duration = Duration::from_secs(1);
@@ -25,6 +28,51 @@ const JITTER: f64 = 0.1;
 #[must_use]
 pub fn grid(longest: Duration) -> Duration {
     longest.div_f64(1.0 + JITTER)
+}
+
+/// Whether a backend's state is on its way: some verdicts contradict it, and too few to change it.
+///
+/// It counts as [`Machine`](super::state::Machine) does, but for the beginning: until enough
+/// verdicts in a row agree, the state may be on its way to either.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    rise: u32,
+    fall: u32,
+    settled: Option<Verdict>,
+    latest: Option<Verdict>,
+    /// How often in a row `latest` was seen.
+    run: u32,
+}
+
+impl Pace {
+    /// Nothing is known yet.
+    pub const fn new(check: &HealthCheck) -> Self {
+        Self {
+            rise: check.rise.get(),
+            fall: check.fall.get(),
+            settled: None,
+            latest: None,
+            run: 0,
+        }
+    }
+
+    /// Takes a verdict; answers whether the state is on its way.
+    pub fn on_its_way(&mut self, verdict: Verdict) -> bool {
+        self.run = if self.latest == Some(verdict) {
+            self.run.saturating_add(1)
+        } else {
+            1
+        };
+        self.latest = Some(verdict);
+        let enough = match verdict {
+            Verdict::Pass => self.rise,
+            Verdict::Fail => self.fall,
+        };
+        if self.run >= enough {
+            self.settled = Some(verdict);
+        }
+        self.settled != Some(verdict)
+    }
 }
 
 /// The probe times of one backend.
@@ -44,6 +92,13 @@ impl Schedule {
         let phase = index as f64 / count.max(1) as f64;
         let round = start + interval.min(FIRST_ROUND).mul_f64(phase.min(1.0));
         Self { interval, round }
+    }
+
+    /// Has the rounds from the next one on stand so far apart.
+    ///
+    /// An interval below a millisecond is taken for a millisecond.
+    pub fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval.max(Duration::from_millis(1));
     }
 
     /// When the first round starts: the backend's phase after the start, without jitter.

@@ -198,7 +198,10 @@ pub struct HealthCheck {
     pub port: Option<NonZeroU16>,
     /// From the start of one probe to the start of the next, before jitter.
     pub interval: Duration,
-    /// How long a probe may take; shorter than the interval.
+    /// The same while the backend's state is on its way: some passes or failures contradict it, and
+    /// too few to change it. `None` where it makes no difference. Shorter than the interval.
+    pub fast_interval: Option<Duration>,
+    /// How long a probe may take; shorter than the intervals.
     pub timeout: Duration,
     /// Passes in a row that bring a backend up.
     pub rise: NonZeroU32,
@@ -227,6 +230,7 @@ impl HealthCheck {
             kind,
             port: Some(port),
             interval: Self::INTERVAL,
+            fast_interval: None,
             timeout: Self::TIMEOUT,
             rise: NonZeroU32::MIN.saturating_add(1),
             fall: NonZeroU32::MIN.saturating_add(2),
@@ -234,6 +238,13 @@ impl HealthCheck {
             client_mtu: Self::CLIENT_MTU,
             source: None,
         }
+    }
+
+    /// The longest from the death of a backend to the end of the probe that takes it down.
+    #[must_use]
+    pub fn detection(&self) -> Duration {
+        let fast = self.fast_interval.unwrap_or(self.interval);
+        self.interval + fast * (self.fall.get() - 1) + self.timeout
     }
 }
 

@@ -128,15 +128,9 @@ fn each_rule_finds_its_fault() {
         ),
         (
             SERVICE,
-            &health("interval = \"4s\"\nfall = 3"),
+            &health("interval = \"4s\"\nfast_interval = \"2s\"\nfall = 3"),
             equal,
-            &["L12 warning"],
-        ),
-        (
-            SERVICE,
-            &health("interval = \"10s\"\nfall = 3"),
-            equal,
-            &["L12 error"],
+            &[],
         ),
         (SERVICE, &health("fall = 1"), equal, &["L13 warning"]),
         (SERVICE, &health("rise = 1"), equal, &["L13 warning"]),
@@ -181,6 +175,21 @@ fn a_weight_off_its_capacity_is_named_with_its_share() {
         small.what,
         "its weight gives it 4.8 % of the load, its capacity is 33.3 % of all"
     );
+}
+
+#[test]
+fn a_check_that_takes_long_is_told() {
+    for (health, expected) in [
+        ("interval = \"4s\"\nfall = 3", &["L12 warning"][..]),
+        ("interval = \"10s\"\nfall = 3", &["L12 error"][..]),
+        (
+            "interval = \"10s\"\nfast_interval = \"1s\"\nfall = 3",
+            &["L12 warning"][..],
+        ),
+    ] {
+        let findings = audited(SERVICE, &format!("{HEALTH}\n{health}"), &[""; 3]);
+        assert_eq!(rules(&findings), expected, "{health}");
+    }
 }
 
 #[test]

@@ -51,23 +51,31 @@ pub(super) fn check(
         DEFAULT_INTERVAL,
         SHORTEST..=LONGEST,
     );
-    let shorter = interval.map_or(DEFAULT_TIMEOUT, |interval| {
-        DEFAULT_TIMEOUT.min(interval / 2)
+    let fast_interval = fast(&mut fields, raw, interval);
+    // From one probe to the next where that is shortest.
+    let shortest = fast_interval.flatten().or(interval);
+    let shorter = shortest.map_or(DEFAULT_TIMEOUT, |shortest| {
+        DEFAULT_TIMEOUT.min(shortest / 2)
     });
     // A time-out may be shorter than the shortest interval, but not nothing.
     let bounds = Duration::from_millis(1)..=LONGEST;
     let timeout = fields.duration("timeout", &raw.timeout, shorter, bounds);
-    if let (Some(interval), Some(timeout), Held::Good(_, at)) =
-        (interval, timeout, raw.timeout.held())
-        && timeout >= interval
+    let which = if fast_interval.flatten().is_some() {
+        "fast_interval"
+    } else {
+        "interval"
+    };
+    if let (Some(shortest), Some(timeout), Held::Good(_, at)) =
+        (shortest, timeout, raw.timeout.held())
+        && timeout >= shortest
     {
         fields.report(
             at,
             "timeout",
             format!(
-                "{} is not shorter than the interval of {}",
+                "{} is not shorter than the {which} of {}",
                 humantime::format_duration(timeout),
-                humantime::format_duration(interval)
+                humantime::format_duration(shortest)
             ),
             "make it shorter: probes of one backend never overlap",
         );
@@ -85,10 +93,47 @@ pub(super) fn check(
         kind: probe?,
         port: port?,
         interval: interval?,
+        fast_interval: fast_interval?,
         timeout: timeout?,
         rise: count(rise?)?,
         fall: count(fall?)?,
     })
+}
+
+/// The time between probes while a state is on its way; `Some(None)` where that is as ever.
+#[expect(
+    clippy::option_option,
+    reason = "wrong, missing and there are three things"
+)]
+fn fast(
+    fields: &mut Fields<'_, '_>,
+    raw: &raw::Health,
+    interval: Option<Duration>,
+) -> Option<Option<Duration>> {
+    let Some(at) = place(&raw.fast_interval) else {
+        return Some(None);
+    };
+    let fast = fields.duration(
+        "fast_interval",
+        &raw.fast_interval,
+        DEFAULT_INTERVAL,
+        SHORTEST..=LONGEST,
+    )?;
+    if let Some(interval) = interval
+        && fast > interval
+    {
+        fields.report(
+            at,
+            "fast_interval",
+            format!(
+                "{} is longer than the interval of {}",
+                humantime::format_duration(fast),
+                humantime::format_duration(interval)
+            ),
+            "make it shorter, or remove it: a state that is on its way is then asked for no faster",
+        );
+    }
+    Some(Some(fast).filter(|fast| Some(*fast) != interval))
 }
 
 /// Which way a probe takes, with what size of packets, from where.

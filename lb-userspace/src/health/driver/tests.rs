@@ -126,26 +126,61 @@ async fn reports_come_at_the_interval() {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_death_is_known_within_fall_intervals_and_a_time_out() {
-    // At any moment of the interval: each round dies at another one.
+    let took = deaths(imagined(1)).await;
+    // Jitter may stretch the distance of two rounds by a tenth of an interval.
+    let bound = INTERVAL * 3 + TIMEOUT + INTERVAL / 10 + Duration::from_millis(5);
+    assert!(
+        took.iter()
+            .all(|&took| took > INTERVAL * 2 && took <= bound),
+        "down after {took:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_on_its_way_is_asked_for_at_the_fast_interval() {
+    let mut service = imagined(1);
+    let check = service.health.as_mut().unwrap();
+    check.interval = INTERVAL * 10;
+    check.fast_interval = Some(INTERVAL);
+    let detection = check.detection();
+    assert_eq!(detection, INTERVAL * 12 + TIMEOUT);
+    let took = deaths(service).await;
+    let bound = detection + INTERVAL * 11 / 10 + Duration::from_millis(5);
+    assert!(
+        took.iter()
+            .all(|&took| took > INTERVAL * 2 && took <= bound),
+        "down after {took:?}"
+    );
+}
+
+/// How long it takes until a backend is down, by the moment of its death: fifty of them over an
+/// interval.
+async fn deaths(service: Service) -> Vec<Duration> {
+    let check = service.health.clone().unwrap();
+    let mut took = Vec::new();
     for moment in 0..50 {
         let dead = Arc::new(AtomicBool::new(false));
         let backend = dead.clone();
         let (reports, mut received) = mpsc::channel(16);
-        let service = imagined(1);
-        let mut machine = Machine::new(service.health.as_ref().unwrap(), State::Unknown);
-        let _driver = Driver::spawn_with(&[service], &reports, move |subject: Arc<Subject>| {
-            let dead = backend.load(Ordering::Relaxed);
-            async move {
-                if dead {
-                    sleep(subject.check.timeout).await;
-                    no_answer()
-                } else {
-                    passed()
+        let mut machine = Machine::new(&check, State::Unknown);
+        let _driver = Driver::spawn_with(
+            std::slice::from_ref(&service),
+            &reports,
+            move |subject: Arc<Subject>| {
+                let dead = backend.load(Ordering::Relaxed);
+                async move {
+                    if dead {
+                        sleep(subject.check.timeout).await;
+                        no_answer()
+                    } else {
+                        passed()
+                    }
                 }
-            }
-        });
+            },
+        );
+        let (interval, rise) = (check.interval, check.rise.get());
         let undertaker = tokio::spawn(async move {
-            sleep(INTERVAL * 5 + INTERVAL * moment / 50).await;
+            sleep(interval * (rise + 3) + interval * moment / 50).await;
             dead.store(true, Ordering::Relaxed);
             now()
         });
@@ -157,11 +192,9 @@ async fn a_silent_death_is_known_within_fall_intervals_and_a_time_out() {
                 _ => {}
             }
         };
-        let took = down.at - undertaker.await.unwrap();
-        // Jitter may stretch the distance of two rounds by a tenth of an interval.
-        let bound = INTERVAL * 3 + TIMEOUT + INTERVAL / 10 + Duration::from_millis(5);
-        assert!(took > INTERVAL * 2 && took <= bound, "down after {took:?}");
+        took.push(down.at - undertaker.await.unwrap());
     }
+    took
 }
 
 #[tokio::test(start_paused = true)]

@@ -36,6 +36,46 @@ fn the_first_round_is_spread_evenly_over_a_second_or_the_interval() {
 }
 
 #[test]
+fn a_state_is_on_its_way_until_enough_verdicts_in_a_row_agree() {
+    use Verdict::{Fail, Pass};
+    // By a rise of 2 and a fall of 3.
+    let check = HealthCheck::new(crate::model::ProbeKind::Tcp, std::num::NonZeroU16::MIN);
+    let mut pace = Pace::new(&check);
+    for (step, (verdict, on_its_way)) in [
+        (Pass, true),
+        (Pass, false),
+        (Pass, false),
+        (Fail, true),
+        (Pass, false),
+        (Fail, true),
+        (Fail, true),
+        (Fail, false),
+        (Fail, false),
+        (Pass, true),
+        (Fail, false),
+        (Pass, true),
+        (Pass, false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(pace.on_its_way(verdict), on_its_way, "step {step}");
+    }
+}
+
+#[test]
+fn rounds_stand_as_far_apart_as_was_said_last() {
+    let start = Instant::now();
+    let mut schedule = Schedule::new(10 * SECOND, start, 0, 1);
+    assert_eq!(schedule.next(start, 0.0), start + 10 * SECOND);
+    schedule.set_interval(SECOND);
+    let fast = schedule.next(start + 10 * SECOND, 0.0);
+    assert_eq!(fast, start + 11 * SECOND);
+    schedule.set_interval(10 * SECOND);
+    assert_eq!(schedule.next(fast, 0.0), start + 21 * SECOND);
+}
+
+#[test]
 fn a_lone_backend_is_probed_at_once() {
     let start = Instant::now();
     assert_eq!(Schedule::new(SECOND, start, 0, 1).first(), start);
