@@ -1,5 +1,5 @@
 use super::*;
-use crate::admin::proto::Performance;
+use crate::admin::proto::{HeavyClient, Performance};
 
 /// The status whose pictures are `80.txt` and `140.txt`.
 fn fixture() -> Status {
@@ -234,4 +234,40 @@ fn what_was_repaired_is_told_beside_tables_that_are_as_intended() {
     status.tables.repairs.given_up = true;
     let text = render(&status, PLAIN);
     assert!(text.contains("not repaired any more"), "{text}");
+}
+
+#[test]
+fn a_cause_is_told_once_with_what_it_is_not() {
+    let mut status = fixture();
+    let evenness = &mut status.services[0].evenness;
+    let message = evenness.findings[0].message.clone();
+    let ruled_out = vec!["table: each backend has the slots that its weight asks for".to_owned()];
+    evenness.cause = Some(Cause {
+        kind: "heavy-clients".to_owned(),
+        backend: None,
+        message: message.clone(),
+        ruled_out,
+    });
+    evenness.clients = Some(Clients {
+        samples: 900,
+        effective: Some(2.04),
+        heaviest: vec![HeavyClient {
+            client: "192.0.2.7".parse().unwrap(),
+            share: 0.7,
+        }],
+    });
+    let text = render(&status, PLAIN);
+    let counted = render(&fixture(), PLAIN).matches(&message).count();
+    assert_eq!(text.matches(&message).count(), counted, "{text}");
+    assert!(
+        text.contains("    not table: each backend has the slots that its weight asks for\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("  clients: as 2 that are alike; heaviest 192.0.2.7 70.0 %\n"),
+        "{text}"
+    );
+    // What no finding says is said by the cause itself.
+    status.services[0].evenness.cause.as_mut().unwrap().message = "b5 is slow".to_owned();
+    assert!(render(&status, PLAIN).contains("  b5 is slow\n"));
 }
