@@ -46,7 +46,7 @@ impl Samples {
         while let Some(item) = self.ring.next() {
             samples.extend(bytemuck::try_pod_read_unaligned::<SampledFlow>(&item).ok());
         }
-        // Between a change of numbers and its publication nothing that is zero was noted on purpose.
+        // A lot of zero is noted also where nothing is to be, and stands for nothing.
         samples.retain(|sample| sample.one_of > 0);
         samples
     }

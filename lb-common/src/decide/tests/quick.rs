@@ -4,7 +4,7 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::bed::{Bed, to_vip};
+use super::bed::{Bed, ends, to_vip, words};
 use crate::{
     decide::Plain,
     flow::{V4, V6},
@@ -42,6 +42,20 @@ fn a_syn_is_a_new_flow_unless_it_comes_again() {
     bed.went(&to_vip(V4).segment(tcp::RST, 9));
     assert_eq!((counters().new_flows, counters().packets), (3, 6));
     assert_eq!(bed.host.events.borrow()[&1].resets, 1);
+    // Each new flow is told with its client and its backend, and nothing else is.
+    let client = words(ends(V4).0);
+    assert_eq!(*bed.host.opened.borrow(), [(client, 1); 3]);
+}
+
+#[test]
+fn in_every_mode_a_new_flow_is_told_with_its_client() {
+    for mode in [mode::IPIP, mode::GUE, mode::NAT] {
+        let bed = Bed::new(mode, V4);
+        let syn = to_vip(V4).segment(tcp::SYN, 7);
+        assert_eq!(bed.went(&syn), 1, "mode {mode}");
+        let client = words(ends(V4).0);
+        assert_eq!(*bed.host.opened.borrow(), [(client, 1)], "mode {mode}");
+    }
 }
 
 #[test]
