@@ -10,7 +10,13 @@ fn main() {
         //
         // Not so for probes, whose packets are copied to the stack: the verifier takes no word from
         // there that is not aligned.
-        for object in ["evenkeel-xdp", "evenkeel-decap", "evenkeel-bench"] {
+        for object in [
+            "evenkeel-xdp",
+            "evenkeel-decap",
+            "evenkeel-explain",
+            "evenkeel-trace",
+            "evenkeel-bench",
+        ] {
             let feature = "--cpu-features=+allows-misaligned-mem-access";
             println!("cargo:rustc-link-arg-bin={object}={feature}");
         }

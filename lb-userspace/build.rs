@@ -1,6 +1,6 @@
 //! Builds the XDP programs, leaves their objects in `OUT_DIR` (`evenkeel-xdp`, the balancer,
-//! `evenkeel-decap`, for backends, `evenkeel-probe`, for probes, `evenkeel-bench`, for the
-//! benchmark), and notes the git revision for `--version`.
+//! `evenkeel-decap`, for backends, `evenkeel-probe`, for probes, `evenkeel-explain`, for
+//! explanations, `evenkeel-trace`, for traces, `evenkeel-bench`, for the benchmark), and notes the git revision for `--version`.
 //!
 //! BPF takes `core` built from source, so a toolchain that has the source. Where the active one
 //! lacks it (`rust-src` cannot be had everywhere), another installed one is used for this part.
@@ -39,6 +39,8 @@ fn main() -> Result<()> {
             "evenkeel-xdp",
             "evenkeel-decap",
             "evenkeel-probe",
+            "evenkeel-explain",
+            "evenkeel-trace",
             "evenkeel-bench",
         ] {
             let object = Path::new(&env::var("OUT_DIR")?).join(name);

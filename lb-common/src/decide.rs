@@ -6,6 +6,7 @@
 //! [`unusual`]. In the kernel each of these is a function that the verifier looks at by itself.
 
 pub mod beyond;
+pub mod measure;
 pub mod probe;
 pub mod unusual;
 
@@ -63,7 +64,16 @@ impl<'w, 'j, P: Packet, W: World> Next<'w, 'j, P> for OnHost<'_, W> {
         }
     }
 
-    fn forward(&self, packet: &mut P, tables: &'w layout::Tables, plain: Plain) -> Option<Verdict> {
+    fn forward(
+        &self,
+        packet: &mut P,
+        tables: &'w layout::Tables,
+        plain: Plain,
+        measured: bool,
+    ) -> Option<Verdict> {
+        if measured {
+            measure::sent_plain(packet, self.0, tables, &plain);
+        }
         beyond::forward(packet, self.0, tables, plain)
     }
 }
@@ -79,12 +89,14 @@ pub trait Next<'w, 'j, P> {
     /// Goes on.
     fn take(self, packet: &mut P, step: Step<'w, 'j>) -> Self::Output;
 
-    /// Sends a packet on by [`beyond::forward`]; `None` where it could not.
+    /// Sends a packet on by [`beyond::forward`]; `None` where it could not. Where its flow is
+    /// measured, [`measure::sent_plain`] looks at it first.
     fn forward(
         &self,
         packet: &mut P,
         tables: &'w layout::Tables,
         plain: Plain,
+        measured: bool,
     ) -> Option<Self::Output>;
 }
 
@@ -383,12 +395,16 @@ fn balance<'w, 'j, P: Packet, W: Tables + Counters, N: Next<'w, 'j, P>>(
         {
             let number = slot.owner();
             let endpoint = &current.endpoints[usize::from(number) & (layout::ENDPOINTS - 1)];
-            if endpoint.mode == mode::DSR
+            // Of most flows nothing is measured.
+            let is_short = endpoint.mode == mode::DSR && hash as u16 >= endpoint.sampled;
+            if is_short
                 && endpoint.interface == packet.ingress()
                 && packet.write(0, endpoint.macs).is_some()
             {
                 let (at, flags) = (parsed.transport, parsed.tcp_flags);
-                let sent = Sent::new(packet, at, flags, hash, &parsed.flow.source);
+                // Not masked: what else is made of the same mask would lose the verifier's bound.
+                let slot = upper(hash) as u16;
+                let sent = Sent::new(packet, at, flags, (hash, slot), &parsed.flow.source);
                 count(world, number, &sent, packet.length());
                 return next.take(packet, Step::Done(Verdict::Transmit));
             }
@@ -403,7 +419,9 @@ fn balance<'w, 'j, P: Packet, W: Tables + Counters, N: Next<'w, 'j, P>>(
                 family: parsed.flow.family,
                 endpoint: number,
             };
-            if let Some(output) = next.forward(packet, current, plain) {
+            let (from, port) = (&parsed.flow.source, parsed.flow.source_port());
+            let measured = measure::is_measured(endpoint, hash, from, port);
+            if let Some(output) = next.forward(packet, current, plain, measured) {
                 return output;
             }
             owner = number;
@@ -450,6 +468,7 @@ struct Sent<'a> {
     /// Where it comes from.
     source: &'a Address,
     hash: u64,
+    slot: u16,
     tcp_flags: u8,
     /// Of a packet that opens a connection, as it lies in memory.
     sequence: u32,
@@ -461,7 +480,7 @@ impl<'a> Sent<'a> {
         packet: &P,
         transport: usize,
         tcp_flags: u8,
-        hash: u64,
+        (hash, slot): (u64, u16),
         source: &'a Address,
     ) -> Self {
         let sequence = if tcp::opens(tcp_flags) {
@@ -472,6 +491,7 @@ impl<'a> Sent<'a> {
         Self {
             source,
             hash,
+            slot,
             tcp_flags,
             sequence,
         }
@@ -493,7 +513,7 @@ fn count<C: Counters>(counters: &C, endpoint: u16, sent: &Sent<'_>, bytes: usize
         if tcp::opens(sent.tcp_flags) {
             new_flow = !retransmitted(sent, counters);
             if new_flow {
-                counters.opened(endpoint, sent.source, sent.fingerprint() >> 1);
+                counters.opened(endpoint, sent.source, sent.slot, sent.fingerprint() >> 1);
             } else {
                 counters.event(endpoint, Event::Retransmitted);
             }

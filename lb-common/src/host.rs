@@ -13,10 +13,10 @@ use crate::{
     flow::{self, Address, Flow},
     layout::{
         self, Allowance, EndpointCounters, EndpointEvents, FlowEntry, FragmentKey, LimitKey,
-        RECENT_SYNS, SMALL_RING_SLOTS, Slot, SourceKey, TrackingCounters, Vip,
+        RECENT_SYNS, SMALL_RING_SLOTS, Slot, SourceKey, TrackingCounters, Vip, Waiting,
     },
     packet::Packet,
-    tables::{Counters, Event, Memory, Route, Routes, Tables, Tracked},
+    tables::{Counters, Event, Failed, Latency, Memory, Route, Routes, Tables, Took, Tracked},
     verdict::Reason,
 };
 
@@ -115,8 +115,16 @@ pub struct Host {
     pub exits: RefCell<BTreeMap<(u32, Reason), u64>>,
     /// What became of the memory of flows.
     pub tracking: RefCell<TrackingCounters>,
-    /// Clients that opened a connection, each with the endpoint that it went to.
-    pub opened: RefCell<Vec<(Address, u16)>>,
+    /// Clients that opened a connection, each with the endpoint that it went to and its slot.
+    pub opened: RefCell<Vec<(Address, u16, u16)>>,
+    /// The time, in nanoseconds.
+    pub clock: Cell<u64>,
+    /// Flows whose latency is measured. Nothing is pushed out here.
+    pub waiting: RefCell<BTreeMap<Flow, Waiting>>,
+    /// What was measured: of which endpoint, what, and how many nanoseconds it took.
+    pub took: RefCell<Vec<(u16, Took, u64)>>,
+    /// Connections that failed: whose, and how.
+    pub failed: RefCell<Vec<(u16, Failed)>>,
     /// The time, in ticks.
     pub now: Cell<u32>,
     /// Flows of which a first packet was seen. Nothing is pushed out here.
@@ -155,6 +163,10 @@ impl Default for Host {
             exits: RefCell::default(),
             tracking: RefCell::default(),
             opened: RefCell::default(),
+            clock: Cell::default(),
+            waiting: RefCell::default(),
+            took: RefCell::default(),
+            failed: RefCell::default(),
             now: Cell::new(0),
             fresh: RefCell::default(),
             established: RefCell::default(),
@@ -229,8 +241,34 @@ impl Counters for Host {
         }
     }
 
-    fn opened(&self, endpoint: u16, source: &Address, _lot: u32) {
-        self.opened.borrow_mut().push((*source, endpoint));
+    fn opened(&self, endpoint: u16, source: &Address, slot: u16, _lot: u32) {
+        self.opened.borrow_mut().push((*source, endpoint, slot));
+    }
+}
+
+impl Latency for Host {
+    fn clock(&self) -> u64 {
+        self.clock.get()
+    }
+
+    fn waiting<R>(&self, flow: &Flow, with: impl FnOnce(&mut Waiting) -> R) -> Option<R> {
+        self.waiting.borrow_mut().get_mut(flow).map(with)
+    }
+
+    fn wait(&self, flow: &Flow, what: &Waiting) {
+        self.waiting.borrow_mut().insert(*flow, *what);
+    }
+
+    fn wait_no_more(&self, flow: &Flow) {
+        self.waiting.borrow_mut().remove(flow);
+    }
+
+    fn took(&self, endpoint: u16, what: Took, nanoseconds: u64) {
+        self.took.borrow_mut().push((endpoint, what, nanoseconds));
+    }
+
+    fn failed(&self, endpoint: u16, how: Failed) {
+        self.failed.borrow_mut().push((endpoint, how));
     }
 }
 

@@ -4,7 +4,14 @@
 //! Every index that the data plane follows is masked with the size of the array it goes into, so
 //! a damaged table can misdirect a packet but never read outside.
 
+mod latency;
+
 use bytemuck::{Pod, Zeroable};
+
+pub use latency::{
+    BUCKETS, COUNTED_NS, FIRST_AGAIN, Histogram, Latencies, WAITING, Waiting, bucket,
+    end_of_bucket, waiting,
+};
 
 use crate::{
     flow::{Address, Flow},
@@ -21,11 +28,11 @@ pub mod version {
     const NEXT: u32 = cfg!(feature = "next-layout") as u32;
 
     /// Of the tables, the rings and the lists of sources.
-    pub const TABLES: u32 = 2 + NEXT;
+    pub const TABLES: u32 = 3 + NEXT;
     /// Of what is remembered of flows and fragments.
     pub const FLOWS: u32 = 2 + NEXT;
     /// Of counters, and of what a CPU keeps for itself.
-    pub const COUNTERS: u32 = 2;
+    pub const COUNTERS: u32 = 3;
 }
 
 /// The slots of the largest ring. A smaller ring uses the first of them.
@@ -40,9 +47,9 @@ pub const SERVICES: usize = 1 << 10;
 /// The places of the VIP table: at least three for each service with its address.
 pub const VIP_PLACES: usize = 1 << 13;
 /// The places of the table that finds an endpoint by its own address or QUIC server ID.
-pub const ENDPOINT_PLACES: usize = 1 << 15;
+pub const ENDPOINT_PLACES: usize = 1 << 16;
 /// How many endpoints (pairs of service and backend) there is room for.
-pub const ENDPOINTS: usize = 1 << 14;
+pub const ENDPOINTS: usize = 1 << 15;
 /// How many recently opened connections a CPU recognises, to tell a retransmitted SYN.
 pub const RECENT_SYNS: usize = 1 << 12;
 /// How many packets' first fragments are remembered.
@@ -241,10 +248,13 @@ pub struct Vip {
 pub struct Endpoint {
     /// Zero.
     #[cfg(feature = "next-layout")]
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 5],
     /// 1 while it serves: flows that are remembered as its own still go to it.
     #[cfg(feature = "next-layout")]
     pub serves: u8,
+    /// As it is below, where this is not the next layout.
+    #[cfg(feature = "next-layout")]
+    pub sampled: u16,
     /// The first twelve bytes of the frames sent to it: its next hop's MAC address, then that of
     /// the interface they leave by, as they lie in memory.
     pub macs: [u32; 3],
@@ -268,7 +278,10 @@ pub struct Endpoint {
     pub serves: u8,
     /// Zero.
     #[cfg(not(feature = "next-layout"))]
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 1],
+    /// How many of 65,536 flows have their latency measured.
+    #[cfg(not(feature = "next-layout"))]
+    pub sampled: u16,
 }
 
 /// A backend of a service: what only some modes need.
@@ -576,8 +589,8 @@ pub struct SampledFlow {
     pub one_of: u32,
     /// The endpoint that it went to.
     pub endpoint: u16,
-    /// Zero.
-    pub reserved: u16,
+    /// The slot that it fell into; above the ring's mask, any bits.
+    pub slot: u16,
 }
 
 /// How many bytes there are for samples: eight thousand of them, each with eight bytes before it.

@@ -29,5 +29,7 @@ pub mod packet;
 pub mod tables;
 #[cfg(any(test, feature = "host"))]
 pub mod testing;
+pub mod trace;
+pub mod trail;
 pub mod verdict;
 pub mod wire;

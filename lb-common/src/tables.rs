@@ -2,7 +2,7 @@
 
 use crate::{
     flow::{Address, Flow},
-    layout::{self, Allowance, FlowEntry, FragmentKey, LimitKey, Slot, SourceKey, Vip},
+    layout::{self, Allowance, FlowEntry, FragmentKey, LimitKey, Slot, SourceKey, Vip, Waiting},
     verdict::Reason,
 };
 
@@ -35,9 +35,9 @@ pub trait Counters {
     /// Counts what became of the memory of flows.
     fn tracked(&self, what: Tracked);
 
-    /// Takes note of a connection that a client opens, where `lot`, a number that is any number as
+    /// Takes note of a connection that a client opens and that falls into a slot, where `lot`, a number that is any number as
     /// likely as another, falls among the [part](layout::SampledFlow::one_of) that is noted.
-    fn opened(&self, endpoint: u16, source: &Address, lot: u32);
+    fn opened(&self, endpoint: u16, source: &Address, slot: u16, lot: u32);
 }
 
 /// What is counted of an endpoint beside its packets.
@@ -63,6 +63,48 @@ pub enum Tracked {
     Refused = 2,
     /// A port that `snat` tried was taken.
     Collision = 3,
+}
+
+/// What is measured of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Took {
+    /// From a SYN to the end of the handshake.
+    Handshake,
+    /// From a request to the first of its response, for the first time in about a minute of its
+    /// flow.
+    Response,
+    /// The same once more.
+    Further,
+}
+
+/// How a connection that is measured failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// Its SYN was sent again.
+    Unanswered,
+    /// The backend reset it while it was to answer.
+    Reset,
+}
+
+/// The memory of flows whose latency is measured. A flow that is pushed out is measured no more.
+pub trait Latency {
+    /// The monotonic clock, in nanoseconds. Asked for flows that are measured alone.
+    fn clock(&self) -> u64;
+
+    /// Looks a flow up among those that are measured.
+    fn waiting<R>(&self, flow: &Flow, with: impl FnOnce(&mut Waiting) -> R) -> Option<R>;
+
+    /// Begins to measure a flow, or begins anew.
+    fn wait(&self, flow: &Flow, what: &Waiting);
+
+    /// Measures a flow no more.
+    fn wait_no_more(&self, flow: &Flow);
+
+    /// Counts how long something took, in nanoseconds.
+    fn took(&self, endpoint: u16, what: Took, nanoseconds: u64);
+
+    /// Counts a connection that failed.
+    fn failed(&self, endpoint: u16, how: Failed);
 }
 
 /// What is remembered from packet to packet, of flows and of sources.
@@ -151,6 +193,6 @@ pub trait Routes {
 }
 
 /// Everything that the decision asks.
-pub trait World: Tables + Counters + Memory + Routes {}
+pub trait World: Tables + Counters + Memory + Latency + Routes {}
 
-impl<W: Tables + Counters + Memory + Routes> World for W {}
+impl<W: Tables + Counters + Memory + Latency + Routes> World for W {}

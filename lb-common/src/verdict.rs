@@ -14,6 +14,14 @@ pub enum Verdict {
     Drop(Reason),
 }
 
+impl Verdict {
+    /// Whether the packet leaves this host.
+    #[inline(always)]
+    pub const fn is_sent(self) -> bool {
+        matches!(self, Self::Transmit | Self::Redirect(_))
+    }
+}
+
 /// Why a packet was not sent to a backend, or what else became of it. Each is counted.
 ///
 /// The numbers index the counters and do not change their meaning. Those that are missing stood

@@ -1,4 +1,9 @@
 //! The decision, cut into the functions that the verifier looks at one by one.
+//!
+//! Each object that has it says at its root what the decision asks (`home`; `home_of_ports` where
+//! `snat` looks for one, which takes most of the stack), what there is to do
+//! once it has decided (`decided`), and whether the compiler, which arranges each otherwise, drops a
+//! mask of a slot's number that the verifier needs (`OPAQUE_SLOTS`).
 
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
@@ -9,22 +14,20 @@ use lb_common::{
     decide::{
         self, Job, Next, Plain, Step,
         beyond::{self, Choice},
+        measure,
         unusual::{self, Kind},
     },
     layout::Tables,
     verdict::Verdict,
 };
 
-use crate::{
-    frame::Frame,
-    maps::{Kernel, job},
-};
+use crate::{decided, frame::Frame, home, home_of_ports, maps::job};
 
 /// Balances a frame.
 #[inline(always)]
 pub(crate) fn run(ctx: &XdpContext) -> u32 {
-    let kernel = Kernel(ctx);
-    decide::quick(&mut Frame::<false>::new(ctx), &kernel, job, Functions(ctx))
+    let home = home(ctx);
+    decide::quick(&mut Frame::<false>::new(ctx), &home, job, Functions(ctx))
 }
 
 /// What comes after a step: the functions below.
@@ -50,6 +53,9 @@ impl<'w, 'j, P> Next<'w, 'j, P> for Functions<'_> {
         };
         if beyond::is_reply(tables, job) {
             let action = evenkeel_reply(ctx, tables, job);
+            if is_sent(action) && measure::measures_reply(tables, job) {
+                evenkeel_answered(ctx, job);
+            }
             return remember(tables, job, action);
         }
         let mut choice = evenkeel_choose(ctx, tables, job);
@@ -60,14 +66,20 @@ impl<'w, 'j, P> Next<'w, 'j, P> for Functions<'_> {
             choice = evenkeel_open(tables, job);
         }
         if choice == ENDPOINT {
+            if measure::measures(tables, job) {
+                evenkeel_sent(ctx, tables, job);
+            }
             return send(ctx, tables, job);
         }
         choice
     }
 
     #[inline(always)]
-    fn forward(&self, _: &mut P, tables: &'w Tables, plain: Plain) -> Option<u32> {
+    fn forward(&self, _: &mut P, tables: &'w Tables, plain: Plain, measured: bool) -> Option<u32> {
         let [first, second] = plain.pack();
+        if measured {
+            evenkeel_sent_plain(self.0.ctx, tables, plain.hash, first, second);
+        }
         match evenkeel_forward(self.0.ctx, tables, plain.hash, first, second) {
             UNSENT => None,
             action => Some(action),
@@ -102,11 +114,15 @@ fn error(ctx: *mut xdp_md, tables: &Tables, job: &mut Job) -> u32 {
 /// [`unusual::fragments::remember`], of which the rarer half is a function of its own.
 #[inline(always)]
 fn remember(tables: &Tables, job: &Job, action: u32) -> u32 {
-    let sent = matches!(action, xdp_action::XDP_TX | xdp_action::XDP_REDIRECT);
-    if job.leads(sent) {
+    if job.leads(is_sent(action)) {
         evenkeel_first(tables, job);
     }
     action
+}
+
+#[inline(always)]
+const fn is_sent(action: u32) -> bool {
+    matches!(action, xdp_action::XDP_TX | xdp_action::XDP_REDIRECT)
 }
 
 // What the functions answer where it is no action.
@@ -144,7 +160,7 @@ extern "C" fn evenkeel_choose(ctx: *mut xdp_md, tables: *const Tables, job: *mut
         return xdp_action::XDP_ABORTED;
     };
     let ctx = XdpContext::new(ctx);
-    let choice = beyond::choose(&Frame::<true>::new(&ctx), &Kernel(&ctx), tables, job);
+    let choice = beyond::choose(&Frame::<true>::new(&ctx), &home(&ctx), tables, job);
     code(choice)
 }
 
@@ -159,7 +175,7 @@ extern "C" fn evenkeel_snat(tables: *const Tables, job: *mut Job) -> u32 {
     // It looks at no packet. An argument that is not used would be optimised away in the function,
     // but not in what the verifier takes it for.
     let ctx = XdpContext::new(core::ptr::null_mut());
-    code(beyond::snat(&Kernel(&ctx), tables, job))
+    code(beyond::snat(&home(&ctx), tables, job))
 }
 
 /// [`beyond::open`].
@@ -171,7 +187,7 @@ extern "C" fn evenkeel_open(tables: *const Tables, job: *mut Job) -> u32 {
         return xdp_action::XDP_ABORTED;
     };
     let ctx = XdpContext::new(core::ptr::null_mut());
-    code(beyond::open(&Kernel(&ctx), tables, job))
+    code(beyond::open(&home_of_ports(&ctx), tables, job))
 }
 
 /// [`beyond::forward`].
@@ -190,7 +206,7 @@ extern "C" fn evenkeel_forward(
     };
     let ctx = XdpContext::new(ctx);
     let plain = Plain::unpack(hash, [first, second]);
-    beyond::forward(&mut Frame::<false>::new(&ctx), &Kernel(&ctx), tables, plain)
+    beyond::forward(&mut Frame::<false>::new(&ctx), &home(&ctx), tables, plain)
         .map_or(UNSENT, action)
 }
 
@@ -203,7 +219,7 @@ extern "C" fn evenkeel_send(ctx: *mut xdp_md, tables: *const Tables, job: *const
         return xdp_action::XDP_ABORTED;
     };
     let ctx = XdpContext::new(ctx);
-    beyond::send(&mut Frame::<false>::new(&ctx), &Kernel(&ctx), tables, job).map_or(TOO_BIG, action)
+    beyond::send(&mut Frame::<false>::new(&ctx), &home(&ctx), tables, job).map_or(TOO_BIG, action)
 }
 
 /// [`beyond::too_big::tell`].
@@ -215,7 +231,7 @@ extern "C" fn evenkeel_tell(ctx: *mut xdp_md, tables: *const Tables, job: *const
         return xdp_action::XDP_ABORTED;
     };
     let ctx = XdpContext::new(ctx);
-    let verdict = beyond::too_big::tell(&mut Frame::<true>::new(&ctx), &Kernel(&ctx), tables, job);
+    let verdict = beyond::too_big::tell(&mut Frame::<true>::new(&ctx), &home(&ctx), tables, job);
     action(verdict)
 }
 
@@ -228,9 +244,51 @@ extern "C" fn evenkeel_reply(ctx: *mut xdp_md, tables: *const Tables, job: *mut 
         return xdp_action::XDP_ABORTED;
     };
     let ctx = XdpContext::new(ctx);
-    let verdict =
-        beyond::reply::process(&mut Frame::<false>::new(&ctx), &Kernel(&ctx), tables, job);
+    let verdict = beyond::reply::process(&mut Frame::<false>::new(&ctx), &home(&ctx), tables, job);
     action(verdict)
+}
+
+/// [`measure::sent_plain`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn evenkeel_sent_plain(
+    ctx: *mut xdp_md,
+    tables: *const Tables,
+    hash: u64,
+    first: u64,
+    second: u64,
+) -> u32 {
+    // SAFETY: as above.
+    if let Some(tables) = unsafe { tables.as_ref() } {
+        let ctx = XdpContext::new(ctx);
+        let plain = Plain::unpack(hash, [first, second]);
+        measure::sent_plain(&Frame::<true>::new(&ctx), &home(&ctx), tables, &plain);
+    }
+    0
+}
+
+/// [`measure::sent`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn evenkeel_sent(ctx: *mut xdp_md, tables: *const Tables, job: *const Job) -> u32 {
+    // SAFETY: as above.
+    if let (Some(tables), Some(job)) = (unsafe { tables.as_ref() }, unsafe { job.as_ref() }) {
+        let ctx = XdpContext::new(ctx);
+        measure::sent(&Frame::<true>::new(&ctx), &home(&ctx), tables, job);
+    }
+    0
+}
+
+/// [`measure::answered`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn evenkeel_answered(ctx: *mut xdp_md, job: *const Job) -> u32 {
+    // SAFETY: as above.
+    if let Some(job) = unsafe { job.as_ref() } {
+        let ctx = XdpContext::new(ctx);
+        measure::answered(&Frame::<true>::new(&ctx), &home(&ctx), job);
+    }
+    0
 }
 
 /// [`unusual::process`].
@@ -242,7 +300,7 @@ extern "C" fn evenkeel_unusual(ctx: *mut xdp_md, tables: *const Tables, job: *mu
         return xdp_action::XDP_ABORTED;
     };
     let ctx = XdpContext::new(ctx);
-    match unusual::process(&mut Frame::<true>::new(&ctx), &Kernel(&ctx), tables, job) {
+    match unusual::process(&mut Frame::<true>::new(&ctx), &home(&ctx), tables, job) {
         Kind::Done(verdict) => action(verdict),
         Kind::Flow => FLOW,
         Kind::Fragment => FRAGMENT,
@@ -258,7 +316,7 @@ extern "C" fn evenkeel_first(tables: *const Tables, job: *const Job) -> u32 {
     // SAFETY: as above.
     if let (Some(tables), Some(job)) = (unsafe { tables.as_ref() }, unsafe { job.as_ref() }) {
         let ctx = XdpContext::new(core::ptr::null_mut());
-        unusual::fragments::first(&Kernel(&ctx), tables, job);
+        unusual::fragments::first(&home(&ctx), tables, job);
     }
     0
 }
@@ -273,7 +331,7 @@ extern "C" fn evenkeel_fragment(ctx: *mut xdp_md, tables: *const Tables, job: *m
     };
     let ctx = XdpContext::new(ctx);
     let verdict =
-        unusual::fragments::process(&mut Frame::<true>::new(&ctx), &Kernel(&ctx), tables, job);
+        unusual::fragments::process(&mut Frame::<true>::new(&ctx), &home(&ctx), tables, job);
     action(verdict)
 }
 
@@ -286,8 +344,7 @@ extern "C" fn evenkeel_owner(ctx: *mut xdp_md, tables: *const Tables, job: *mut 
         return xdp_action::XDP_ABORTED;
     };
     let ctx = XdpContext::new(ctx);
-    unusual::errors::owner(&Frame::<true>::new(&ctx), &Kernel(&ctx), tables, job)
-        .map_or(FLOW, action)
+    unusual::errors::owner(&Frame::<true>::new(&ctx), &home(&ctx), tables, job).map_or(FLOW, action)
 }
 
 /// [`unusual::errors::to_backend`].
@@ -304,7 +361,7 @@ extern "C" fn evenkeel_error_to_vip(
     };
     let ctx = XdpContext::new(ctx);
     let verdict =
-        unusual::errors::to_backend(&mut Frame::<true>::new(&ctx), &Kernel(&ctx), tables, job);
+        unusual::errors::to_backend(&mut Frame::<true>::new(&ctx), &home(&ctx), tables, job);
     action(verdict)
 }
 
@@ -317,8 +374,7 @@ extern "C" fn evenkeel_about(ctx: *mut xdp_md, tables: *const Tables, job: *mut 
         return xdp_action::XDP_ABORTED;
     };
     let ctx = XdpContext::new(ctx);
-    unusual::errors::about(&Frame::<true>::new(&ctx), &Kernel(&ctx), tables, job)
-        .map_or(FLOW, action)
+    unusual::errors::about(&Frame::<true>::new(&ctx), &home(&ctx), tables, job).map_or(FLOW, action)
 }
 
 /// [`unusual::errors::to_client`].
@@ -331,13 +387,14 @@ extern "C" fn evenkeel_error(ctx: *mut xdp_md, tables: *const Tables, job: *cons
     };
     let ctx = XdpContext::new(ctx);
     let verdict =
-        unusual::errors::to_client(&mut Frame::<true>::new(&ctx), &Kernel(&ctx), tables, job);
+        unusual::errors::to_client(&mut Frame::<true>::new(&ctx), &home(&ctx), tables, job);
     action(verdict)
 }
 
 /// Carries a verdict out.
 #[inline(always)]
 fn action(verdict: Verdict) -> u32 {
+    decided(verdict);
     match verdict {
         Verdict::Transmit => xdp_action::XDP_TX,
         // SAFETY: a helper that takes numbers.

@@ -10,11 +10,30 @@
 
 mod balance;
 mod bare;
+mod counters;
 mod frame;
 mod maps;
 mod runtime;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use lb_common::verdict::Verdict;
+
+use self::maps::Kernel;
+
+/// See [`balance`].
+const OPAQUE_SLOTS: bool = true;
+
+/// What the decision asks.
+#[inline(always)]
+fn home(ctx: &XdpContext) -> Kernel<'_> {
+    Kernel(ctx)
+}
+
+use home as home_of_ports;
+
+/// A verdict takes nothing more than to be carried out.
+#[inline(always)]
+fn decided(_: Verdict) {}
 
 /// Balances a frame. Kernel 5.18 or later, for frames of several buffers.
 #[xdp(frags)]

@@ -1,13 +1,12 @@
-//! The maps, as the decision sees them. All map pointers live here.
+//! The maps that a packet's way depends on, as the decision sees them. All pointers into them live
+//! here.
 
 use core::mem::{MaybeUninit, offset_of};
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{self, BPF_ANY, BPF_NOEXIST, BPF_RB_NO_WAKEUP},
-    btf_maps::{
-        Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key,
-    },
+    bindings::{self, BPF_ANY, BPF_NOEXIST},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
     helpers::{
         bpf_fib_lookup, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_sk_lookup_udp,
         bpf_sk_release, bpf_skc_lookup_tcp,
@@ -15,17 +14,14 @@ use aya_ebpf::{
     macros::btf_map,
     programs::XdpContext,
 };
-use aya_log_ebpf::warn;
 use lb_common::{
     decide::Job,
     flow::{self, Address, Flow},
     layout::{
-        self, Allowance, EndpointCounters, EndpointEvents, ExitCounters, FlowEntry, FragmentKey,
-        LimitKey, RECENT_SYNS, RecentSyns, SMALL_RING_SLOTS, SampledFlow, Scratch, Slot, SourceKey,
-        TICK_NS, TrackingCounters, Vip,
+        self, Allowance, FlowEntry, FragmentKey, LimitKey, SMALL_RING_SLOTS, Scratch, Slot,
+        SourceKey, TICK_NS, Vip,
     },
-    tables::{Counters, Event, Memory, Route, Routes, Tables, Tracked},
-    verdict::Reason,
+    tables::{Memory, Route, Routes, Tables},
     wire::tcp,
 };
 
@@ -47,34 +43,6 @@ static RINGS: ArrayOfMaps<Array<layout::Ring, 1>, { layout::RINGS }> = ArrayOfMa
 #[btf_map]
 static SMALL_RINGS: ArrayOfMaps<Array<layout::SmallRing, 1>, { layout::RINGS }> =
     ArrayOfMaps::new();
-
-/// What each endpoint was sent.
-#[btf_map]
-static ENDPOINTS: PerCpuArray<EndpointCounters, { layout::ENDPOINTS }> = PerCpuArray::new();
-
-/// What else was seen of each endpoint's flows.
-#[btf_map]
-static EVENTS: PerCpuArray<EndpointEvents, { layout::ENDPOINTS }> = PerCpuArray::new();
-
-/// What was not sent to an endpoint, and why: the host's row, then one for each service.
-#[btf_map]
-static EXITS: PerCpuArray<ExitCounters, { layout::EXIT_ROWS }> = PerCpuArray::new();
-
-/// What became of the memory of flows.
-#[btf_map]
-static TRACKING: PerCpuArray<TrackingCounters, 1> = PerCpuArray::new();
-
-/// Of how many connections to each endpoint one is noted: a power of two; zero notes none.
-#[btf_map]
-static SAMPLING: Array<u32, { layout::ENDPOINTS }> = Array::new();
-
-/// The connections that are noted.
-#[btf_map]
-static SAMPLES: RingBuf<SampledFlow, { layout::SAMPLE_BYTES }> = RingBuf::new();
-
-/// The SYNs seen last.
-#[btf_map]
-static SYNS: PerCpuArray<RecentSyns, 1> = PerCpuArray::new();
 
 /// What a CPU keeps for itself.
 #[btf_map]
@@ -110,28 +78,6 @@ static JOB: PerCpuArray<Job, 1> = PerCpuArray::new();
 #[unsafe(link_section = ".rodata")]
 static CPUS: aya_ebpf::Global<u32> = aya_ebpf::Global::new(1);
 
-/// The kernel, as one packet sees it.
-pub(crate) struct Kernel<'a>(pub(crate) &'a XdpContext);
-
-impl Tables for Kernel<'_> {
-    #[inline(always)]
-    fn current(&self) -> Option<&layout::Tables> {
-        TABLES.get_value(0, &0).map(|[tables]| tables)
-    }
-
-    #[inline(always)]
-    fn slot(&self, vip: &Vip, hash: u32) -> Option<Slot> {
-        let slot = usize::from(hash as u16 & vip.slot_mask);
-        if usize::from(vip.slot_mask) < SMALL_RING_SLOTS {
-            SMALL_RINGS
-                .get_value(vip.ring, &0)
-                .map(|ring| ring[slot & (SMALL_RING_SLOTS - 1)])
-        } else {
-            RINGS.get_value(vip.ring, &0).map(|ring| ring[slot])
-        }
-    }
-}
-
 /// This CPU's value of a per-CPU array.
 ///
 /// # Safety
@@ -146,93 +92,8 @@ macro_rules! own {
     };
 }
 
-/// This CPU's job: that of the packet in hand.
-#[inline(always)]
-pub(crate) fn job<'j>() -> Option<&'j mut Job> {
-    own!(JOB, 0)
-}
-
-impl Counters for Kernel<'_> {
-    #[inline(always)]
-    fn forwarded(&self, endpoint: u16, bytes: usize, new_flow: bool) {
-        if let Some(counters) = own!(ENDPOINTS, u32::from(endpoint)) {
-            counters.packets += 1;
-            counters.bytes += bytes as u64;
-            counters.new_flows += u64::from(new_flow);
-        }
-    }
-
-    #[inline(always)]
-    fn exit(&self, row: u32, reason: Reason) {
-        if let Some(counters) = own!(EXITS, row) {
-            let counter = &mut counters[reason as usize & (Reason::ROW - 1)];
-            // The tables should rule these out. The first on each CPU is told, the others only
-            // counted: a log line costs more than a packet.
-            if *counter == 0 && matches!(reason, Reason::NoTables | Reason::BadTables) {
-                warn!(
-                    self.0,
-                    "a packet met reason {} in row {}", reason as u8, row
-                );
-            }
-            *counter += 1;
-        }
-    }
-
-    #[inline(always)]
-    fn syn_seen(&self, place: usize, fingerprint: u32) -> bool {
-        let Some(recent) = own!(SYNS, 0) else {
-            return false;
-        };
-        core::mem::replace(&mut recent[place & (RECENT_SYNS - 1)], fingerprint) == fingerprint
-    }
-
-    #[inline(always)]
-    fn event(&self, endpoint: u16, event: Event) {
-        if let Some(events) = own!(EVENTS, u32::from(endpoint)) {
-            match event {
-                Event::Retransmitted => events.retransmitted += 1,
-                Event::Reset => events.resets += 1,
-                Event::Reply(bytes) => {
-                    events.replies += 1;
-                    events.reply_bytes += bytes as u64;
-                }
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn tracked(&self, what: Tracked) {
-        if let Some(tracking) = own!(TRACKING, 0) {
-            match what {
-                Tracked::Fresh => tracking.fresh += 1,
-                Tracked::Established => tracking.established += 1,
-                Tracked::Refused => tracking.refused += 1,
-                Tracked::Collision => tracking.collisions += 1,
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn opened(&self, endpoint: u16, source: &Address, lot: u32) {
-        let Some(&one_of) = SAMPLING.get(u32::from(endpoint)) else {
-            return;
-        };
-        if lot & one_of.wrapping_sub(1) != 0 {
-            return;
-        }
-        // Where nobody reads them, there is no room, and the packet goes on.
-        if let Some(mut sample) = SAMPLES.reserve(0) {
-            sample.write(SampledFlow {
-                source: *source,
-                one_of,
-                endpoint,
-                reserved: 0,
-            });
-            // Nobody waits for it: they are read once a second.
-            sample.submit(u64::from(BPF_RB_NO_WAKEUP));
-        }
-    }
-}
+#[allow(unused_imports, reason = "objects that count use it")]
+pub(crate) use own;
 
 /// Hands the value under a key to a closure.
 ///
@@ -243,6 +104,64 @@ macro_rules! with {
             // SAFETY: the kernel keeps the element's memory valid while the program runs.
             .map(|value| $with(unsafe { &mut *value }))
     };
+}
+
+#[allow(unused_imports, reason = "objects that count use it")]
+pub(crate) use with;
+
+/// The kernel, as one packet sees it.
+pub(crate) struct Kernel<'a>(pub(crate) &'a XdpContext);
+
+/// How many connections a source may still open, where that is known.
+#[allow(dead_code, reason = "objects that only look use it")]
+#[inline(always)]
+pub(crate) fn allowed(source: &LimitKey) -> Option<Allowance> {
+    with!(LIMITS, source, |allowance: &mut Allowance| *allowance)
+}
+
+/// What this CPU keeps for itself.
+#[allow(dead_code, reason = "objects that only look use it")]
+#[inline(always)]
+pub(crate) fn scratch() -> Option<Scratch> {
+    own!(SCRATCH, 0).map(|scratch| *scratch)
+}
+
+/// The port that `snat` tries as one of so many on this CPU.
+#[inline(always)]
+pub(crate) fn port(nth: u32) -> u32 {
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    nth.wrapping_mul(CPUS.load()).wrapping_add(cpu)
+}
+
+impl Tables for Kernel<'_> {
+    #[inline(always)]
+    fn current(&self) -> Option<&layout::Tables> {
+        TABLES.get_value(0, &0).map(|[tables]| tables)
+    }
+
+    #[inline(always)]
+    fn slot(&self, vip: &Vip, hash: u32) -> Option<Slot> {
+        let mut slot = usize::from(hash as u16 & vip.slot_mask);
+        if crate::OPAQUE_SLOTS {
+            slot = opaque(slot);
+        }
+        if usize::from(vip.slot_mask) < SMALL_RING_SLOTS {
+            SMALL_RINGS
+                .get_value(vip.ring, &0)
+                .map(|ring| ring[slot & (SMALL_RING_SLOTS - 1)])
+        } else {
+            RINGS
+                .get_value(vip.ring, &0)
+                .map(|ring| ring[slot & (layout::RING_SLOTS - 1)])
+        }
+    }
+}
+
+/// This CPU's job: that of the packet in hand.
+#[inline(always)]
+pub(crate) fn job<'j>() -> Option<&'j mut Job> {
+    own!(JOB, 0)
 }
 
 impl Memory for Kernel<'_> {
@@ -306,9 +225,7 @@ impl Memory for Kernel<'_> {
             return 0;
         };
         scratch.port = scratch.port.wrapping_add(1);
-        // SAFETY: a helper without arguments.
-        let cpu = unsafe { bpf_get_smp_processor_id() };
-        scratch.port.wrapping_mul(CPUS.load()).wrapping_add(cpu)
+        port(scratch.port)
     }
 
     #[inline(always)]

@@ -9,7 +9,7 @@ pub mod config;
 pub mod nodes;
 pub mod running;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::fmt;
 

@@ -2,7 +2,8 @@
 //!
 //! Every command ends with one of three codes: 0, it did what it was asked; 1, it looked and the
 //! answer is no; 2, it could not do what it was asked, wrong usage included. `plan` alone has three
-//! answers, and says 2 where something would change.
+//! answers, and says 2 where something would change; `explain` says 3 where the kernel and this host
+//! contradict each other.
 
 mod alerts;
 mod apply;
@@ -13,16 +14,26 @@ mod check;
 mod completions;
 mod decap;
 mod doctor;
+mod drill;
 mod events;
+mod explain;
+mod flows;
+mod history;
+mod incident;
+mod loadtest;
 mod log_filter;
 mod manual;
 mod note;
 mod notify;
 mod output;
 mod plan;
+mod report;
 mod run;
 mod schema;
+mod service;
 mod status;
+mod top;
+mod trace;
 mod unload;
 
 use std::{io, process::ExitCode, sync::LazyLock};
@@ -63,11 +74,19 @@ First steps:
   sudo evenkeel doctor              is the host fit for it?
   sudo evenkeel run                 load the tables, probe, watch; Ctrl-C ends the controller only
   sudo evenkeel status --watch      who serves, and is the load even?
+  sudo evenkeel top                 the same on a live screen; 'service' and 'backend' show one
+  sudo evenkeel explain PACKET      where would this packet go, and why?
+  sudo evenkeel trace web           what the kernel decides, as it does; 'capture' for Wireshark
   sudo evenkeel plan FILE           what would this configuration change?
   sudo evenkeel apply FILE          change it, with no gap; 'rollback' takes it back
   sudo evenkeel audit               what is wrong, or will go wrong?
   sudo evenkeel alerts              what is on of all that, since when, and what to do
   sudo evenkeel events --since 1h   what happened, and why
+  sudo evenkeel history web         what each backend took, and how evenly, over time
+  sudo evenkeel incident list       what is being dealt with, and by whom
+  sudo evenkeel report              what happened, what it cost, why, and what mended it
+  evenkeel loadtest URL             what does it hold, and is the load spread evenly?
+  sudo evenkeel drill run --sandbox skew   rehearse an incident in a network of its own
   sudo evenkeel unload              take everything out of the kernel again
 
 The configuration is at /etc/evenkeel/evenkeel.toml unless a command is told another place;
@@ -77,15 +96,21 @@ Exit codes of all commands:
   0  done
   1  looked, and the answer is no (check: not valid; alerts, audit, doctor, status
      --check: something is wrong; decap --status: not loaded; apply, confirm,
-     rollback, backend, log: refused; notify test: somebody did not take it)
+     rollback, backend, log: refused; service, backend, flows: there is none;
+     notify test: somebody did not take it; history: nothing is known; incident:
+     refused; report: there is nothing to report of;
+     loadtest: it does not hold; drill: refused, or not passed; explain: it would not be forwarded;
+     trace, capture: nothing was told)
   2  could not be done, or wrong usage; 'plan' has its own: 0 no change,
      1 error, 2 change
+  3  explain: the kernel and this host contradict each other
 
 Environment:
   RUST_LOG          what is logged to standard error: error, warn, info (default), debug, trace;
                     'evenkeel log' changes it in a controller that runs
   EVENKEEL_SOCKET   the admin socket of the controller that is asked
-  EVENKEEL_STATE    the state directory that 'events' and 'note' use
+  EVENKEEL_STATE    the state directory that 'events', 'history', 'incident', 'note' and
+                    'report' use
   NO_COLOR          set and not empty: no colours"
 )]
 struct CommandLine {
@@ -99,6 +124,12 @@ enum Command {
     Check(check::Arguments),
     Doctor(doctor::Arguments),
     Status(status::Arguments),
+    Top(top::Arguments),
+    Service(service::Arguments),
+    Flows(flows::Arguments),
+    Explain(explain::Arguments),
+    Trace(trace::Trace),
+    Capture(trace::Capture),
     Plan(plan::Arguments),
     Apply(apply::Arguments),
     Confirm(apply::Confirm),
@@ -106,9 +137,14 @@ enum Command {
     Backend(backend::Arguments),
     Audit(audit::Arguments),
     Events(events::Arguments),
+    History(history::Arguments),
     Note(note::Arguments),
+    Incident(incident::Arguments),
+    Report(report::Arguments),
     Alerts(alerts::Arguments),
     Notify(notify::Arguments),
+    Loadtest(Box<loadtest::Arguments>),
+    Drill(drill::Arguments),
     Log(log_filter::Arguments),
     Unload(unload::Arguments),
     Decap(decap::Arguments),
@@ -126,6 +162,8 @@ enum Answer {
     No,
     /// Something would change.
     Changes,
+    /// Two that should agree do not.
+    Contradiction,
 }
 
 /// Parses the command line, runs the command, reports an error and tells the exit code.
@@ -135,6 +173,12 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
+        Command::Service(arguments) => service::run(&arguments),
+        Command::Flows(arguments) => flows::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
+        Command::Trace(arguments) => trace::trace(&arguments),
+        Command::Capture(arguments) => trace::capture(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Apply(arguments) => apply::run(&arguments),
         Command::Confirm(arguments) => apply::confirm(&arguments),
@@ -142,9 +186,14 @@ pub fn main() -> ExitCode {
         Command::Backend(arguments) => backend::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Events(arguments) => events::run(&arguments),
+        Command::History(arguments) => history::run(&arguments),
         Command::Note(arguments) => note::run(&arguments),
+        Command::Incident(arguments) => incident::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Alerts(arguments) => alerts::run(&arguments),
         Command::Notify(arguments) => notify::run(&arguments),
+        Command::Loadtest(arguments) => loadtest::run(&arguments),
+        Command::Drill(arguments) => drill::run(&arguments),
         Command::Log(arguments) => log_filter::run(&arguments),
         Command::Unload(arguments) => unload::run(&arguments),
         Command::Decap(arguments) => decap::run(&arguments),
@@ -168,6 +217,7 @@ fn exit_code(result: &anyhow::Result<Answer>) -> ExitCode {
         // Who closes the pipe, as `head` does, has read all that it wanted.
         Err(error) if is_closed_pipe(error) => ExitCode::SUCCESS,
         Ok(Answer::Changes) | Err(_) => ExitCode::from(2),
+        Ok(Answer::Contradiction) => ExitCode::from(3),
     }
 }
 

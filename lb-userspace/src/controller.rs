@@ -4,16 +4,22 @@
 //! tables must change. The admin API only sees finished status values.
 
 mod adopt;
+mod agents;
 mod apply;
 mod auditor;
 mod cause;
 mod clients;
 mod confirm;
+mod degrees;
+mod drill;
 mod evenness;
 mod examine;
+mod explain;
+mod flows;
 mod footing;
 mod health;
 mod impose;
+mod incidents;
 mod load;
 mod log_filter;
 mod news;
@@ -24,10 +30,13 @@ mod state;
 mod status;
 mod sweep;
 mod telling;
+mod trace;
+mod verdicts;
 mod verify;
 
 use std::{
     collections::BTreeSet,
+    iter,
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
@@ -59,7 +68,10 @@ use crate::{
         gather::{self, Depth},
         rules,
     },
-    health::driver::{self, Driver, Unprepared},
+    health::driver::{
+        self, Driver, Report, Unprepared,
+        agents::{Agents, Heard},
+    },
     journal::Journal,
     kept::opening::Opening,
     model::Config,
@@ -72,6 +84,9 @@ use crate::{
 const ASKS: usize = 16;
 /// Reports that wait to be taken; each probed backend keeps one more.
 const REPORTS: usize = 4096;
+/// From one taking of reports to the next: with thousands of probes a second, each would otherwise
+/// wake the controller by itself.
+const GATHER: Duration = Duration::from_millis(5);
 /// How often counters are read and the verdict is renewed: the tick of the detectors.
 const TICK: Duration = Duration::from_secs(1);
 /// From one part of the sweeper's work to the next.
@@ -159,7 +174,7 @@ impl Now {
 /// Runs until SIGTERM or SIGINT, and leaves the kernel forwarding. SIGHUP has it read its file
 /// again.
 ///
-/// Takes no more than [`privileges::KEPT`](crate::privileges::KEPT).
+/// Takes no more than [`privileges::CONTROLLER`](crate::privileges::CONTROLLER).
 ///
 /// # Errors
 /// Where it cannot start. Once it runs, it goes on through everything it can.
@@ -179,19 +194,19 @@ pub async fn run(opening: Opening, server: Server, version: String) -> Result<()
         source,
     })?;
     let mut state = State::new(opening, version, kernel, journal, Now::read())?;
-    let (reports_in, mut reports) = mpsc::channel(REPORTS);
-    let mut driver = Driver::spawn(&state.config().services, reports_in, state.probe_paths())?;
+    let (mut driver, mut reports) = probe(&state)?;
+    let (mut agents, mut heard) = ask_agents(&state);
     let (watcher, mut hops) = Watcher::spawn(state.addresses());
     introduce(&state, driver.backends(), server.path());
     let (status_in, status) = watch::channel(state.status(Now::read()));
-    let telling = Telling::start(&mut state, &status).map_err(|source| Error::Io {
+    let (asks_in, mut asks) = mpsc::channel(ASKS);
+    let telling = Telling::start(&mut state, &status, asks_in.clone());
+    let mut telling = telling.map_err(|source| Error::Io {
         action: "start the notifications",
         source,
-    });
-    let mut telling = telling?;
+    })?;
     let server = server.with(notify::api::routes(telling.handles()));
     let (stop, stopped) = oneshot::channel::<()>();
-    let (asks_in, mut asks) = mpsc::channel(ASKS);
     let api = tokio::spawn(server.serve(status, asks_in, async {
         // Ends on the message as on the sender's end.
         let _ = stopped.await;
@@ -201,6 +216,7 @@ pub async fn run(opening: Opening, server: Server, version: String) -> Result<()
     let mut sweep = every(SWEEP);
     let patience = state.first_round() + PATIENCE;
     let deadline = tokio::time::Instant::from_std(Now::read().instant) + patience;
+    let mut gathered = Now::read().instant;
     let mut supervisor = Supervisor::starting(patience + ATTACHING);
     let why = loop {
         // A probe that changes nothing is shown with the next tick: thousands come in a second.
@@ -215,12 +231,13 @@ pub async fn run(opening: Opening, server: Server, version: String) -> Result<()
             // The server lives as long as this loop.
             Some(asked) = asks.recv() => answer(&mut state, asked),
             // The driver lives as long, too.
-            Some(report) = reports.recv() => {
-                state.observe(&report);
-                // What fell together is published together.
-                while let Ok(report) = reports.try_recv() {
-                    state.observe(&report);
-                }
+            Some(report) = next(&mut reports, gathered) => {
+                with_waiting(report, &mut reports).for_each(|report| state.observe(&report));
+                gathered = Now::read().instant + GATHER;
+            }
+            Some(word) = next(&mut heard, gathered) => {
+                with_waiting(word, &mut heard).for_each(|word| state.hear(&word));
+                gathered = Now::read().instant + GATHER;
             }
             changed = hops.changed() => {
                 if changed.is_ok() {
@@ -248,7 +265,7 @@ pub async fn run(opening: Opening, server: Server, version: String) -> Result<()
         state.settle_change(Now::read());
         if std::mem::take(&mut state.targets_changed) {
             news = true;
-            follow(&state, &mut driver, &watcher, &mut telling);
+            follow(&state, (&mut driver, &mut agents), &watcher, &mut telling);
         }
         news |= telling.settle(&mut state);
         if news || !state.answers.is_empty() {
@@ -265,6 +282,30 @@ pub async fn run(opening: Opening, server: Server, version: String) -> Result<()
     let _ = stop.send(());
     drain(api).await;
     Ok(())
+}
+
+/// The next report, not before some instant.
+async fn next<T>(reports: &mut mpsc::Receiver<T>, after: Instant) -> Option<T> {
+    sleep_until(after.into()).await;
+    reports.recv().await
+}
+
+/// A report with those that wait behind it: what fell together is published together.
+fn with_waiting<T>(first: T, reports: &mut mpsc::Receiver<T>) -> impl Iterator<Item = T> {
+    iter::once(first).chain(iter::from_fn(|| reports.try_recv().ok()))
+}
+
+/// Begins to probe the backends.
+fn probe(state: &State) -> Result<(Driver, mpsc::Receiver<Report>), Error> {
+    let (sender, reports) = mpsc::channel(REPORTS);
+    let driver = Driver::spawn(&state.config().services, sender, state.probe_paths())?;
+    Ok((driver, reports))
+}
+
+/// Begins to ask the backends' agents.
+fn ask_agents(state: &State) -> (Agents, mpsc::Receiver<Heard>) {
+    let (sender, heard) = mpsc::channel(REPORTS);
+    (Agents::spawn(&state.config().services, sender), heard)
 }
 
 /// Waits for the last answers of the admin API.
@@ -288,7 +329,14 @@ fn introduce(state: &State, probed: usize, socket: &Path) {
 }
 
 /// Has all that works beside the task go on by what is in force now.
-fn follow(state: &State, driver: &mut Driver, watcher: &Watcher, telling: &mut Telling) {
+fn follow(
+    state: &State,
+    (driver, agents): (&mut Driver, &mut Agents),
+    watcher: &Watcher,
+    telling: &mut Telling,
+) {
+    state.rename();
+    agents.follow(&state.config().services);
     if let Err(e) = driver.follow(&state.probed()) {
         error!("checks go on as they were before: {}", with_causes(&e));
     }
@@ -356,6 +404,12 @@ fn answer(state: &mut State, Asked { by, ask, answer }: Asked) {
         Ask::Confirm => state.confirm(&by, now),
         Ask::Configurations => Ok(Answer::Configurations(state.kept.list())),
         Ask::Impose(wish) => state.impose(&by, &wish, now),
+        Ask::Incident(wish) => state.incident(&by, &wish, now),
+        Ask::Flows(query) => return state.show_flows(&query, answer),
+        Ask::Explain(request) => return state.explain(request, answer),
+        Ask::Trace(request, lines) => state.trace(&by, &request, lines, now),
+        Ask::Drill(request) => state.begin_drill(&by, &request, now),
+        Ask::AbortDrill(abort) => state.abort_drill(&by, &abort, now),
         Ask::Log => Ok(log_filter::shown()),
         Ask::SetLog(wish) => state.set_log_filter(&by, &wish, now),
     };

@@ -4,11 +4,14 @@ pub mod attach;
 mod counters;
 pub mod decap;
 mod error;
+pub mod explain;
 pub mod flows;
 mod found;
 pub mod kernel;
+mod latencies;
 mod layouts;
 mod maps;
+mod mirror;
 pub(crate) mod pins;
 mod published;
 pub mod requirements;
@@ -17,11 +20,24 @@ pub mod samples;
 mod sources;
 pub mod steering;
 mod syscall;
+pub mod trace;
 mod upgrade;
+
+use std::path::{Path, PathBuf};
 
 use lb_common::layout::{EndpointCounters, ExitCounters};
 
 use crate::{balance::image::Image, dataplane::kernel::Error};
+
+/// Where a folder of pins has a map of this version.
+///
+/// # Panics
+/// Where there is no such map.
+#[must_use]
+pub fn pin(folder: &Path, map: &str) -> PathBuf {
+    let shape = maps::named(map).expect("a map that is pinned");
+    folder.join(shape.pin_name())
+}
 
 /// What the controller asks of a data plane.
 pub trait DataPlane {
@@ -74,6 +90,14 @@ pub static DECAP_OBJECT: &[u8] =
 /// The compiled programs that steer probes.
 pub static PROBE_OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evenkeel-probe"));
+
+/// The compiled XDP object that explains.
+pub static EXPLAIN_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evenkeel-explain"));
+
+/// The compiled XDP object that tells what it decides.
+pub static TRACE_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evenkeel-trace"));
 
 /// The compiled programs of the benchmark, which no controller loads.
 pub static BENCH_OBJECT: &[u8] =

@@ -4,6 +4,7 @@
 //! own writes them, so that a disk that is full, slow or locked holds nothing up: what cannot be
 //! written waits in memory, and what there is no room for is counted and told later.
 
+pub mod incidents;
 mod store;
 mod writer;
 
@@ -27,6 +28,11 @@ pub fn path(directory: &std::path::Path) -> PathBuf {
     directory.join(FILE)
 }
 
+/// Why slots move although nobody changed anything: remembered flows that held them are over.
+pub const NO_FLOWS_LEFT: &str = "pinned slots have no flows left";
+/// Likewise: the time for which slots that moved are in transition.
+pub const WINDOW_OVER: &str = "the window of a transition is over";
+
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -42,6 +48,8 @@ pub enum Kind {
     Health,
     /// A backend was found to be worse than its peers, or to be well again; or so were all.
     Performance,
+    /// What a backend asks for by its agent changed.
+    Agent,
     /// The verdict on a service's evenness changed.
     Evenness,
     /// The kernel's tables are not the intended ones, or are again.
@@ -60,17 +68,24 @@ pub enum Kind {
     Notification,
     /// What the audit finds changed.
     Audit,
+    /// A service was loaded to see what it holds.
+    LoadTest,
+    /// A step of an incident.
+    Incident,
+    /// A drill began or ended, and what it was worth.
+    Drill,
 }
 
 impl Kind {
     /// Every kind with the word for it.
-    pub const WORDS: [(&'static str, Self); 15] = [
+    pub const WORDS: [(&'static str, Self); 19] = [
         ("start", Self::Start),
         ("stop", Self::Stop),
         ("publication", Self::Publication),
         ("refusal", Self::Refusal),
         ("health", Self::Health),
         ("performance", Self::Performance),
+        ("agent", Self::Agent),
         ("evenness", Self::Evenness),
         ("drift", Self::Drift),
         ("flood", Self::Flood),
@@ -80,6 +95,9 @@ impl Kind {
         ("journal", Self::Journal),
         ("notification", Self::Notification),
         ("audit", Self::Audit),
+        ("load-test", Self::LoadTest),
+        ("incident", Self::Incident),
+        ("drill", Self::Drill),
     ];
 }
 

@@ -1,10 +1,12 @@
 //! What the state directory keeps of what was done to a controller: the configurations that were in
-//! force, and the overrides.
+//! force, the overrides, and what of backends' weights was in force by degrees.
 //!
 //! Plain files of text and JSON, each replaced as a whole. One that is damaged is set aside, with a
 //! message that says so, and forwarding goes on by what is left.
 
 pub mod configurations;
+pub mod degrees;
+pub mod drill;
 mod file;
 pub mod opening;
 pub mod overrides;

@@ -5,6 +5,7 @@
 //! [`supervisor`] (input and output);
 //! [`controller`], [`admin`] (tasks); [`cli`]. Imports point down only.
 
+mod addresses;
 pub mod admin;
 pub mod audit;
 pub mod balance;
@@ -15,14 +16,25 @@ pub mod config;
 pub mod controller;
 pub mod dataplane;
 pub mod doctor;
+pub mod drill;
+pub mod explain;
 pub mod health;
+pub mod history;
+pub mod incident;
 pub mod journal;
 pub mod kept;
+pub mod loadtest;
 pub mod logging;
+pub mod metrics;
 pub mod model;
 pub mod neighbours;
 pub mod notify;
 pub mod privileges;
+pub mod report;
+pub mod sandbox;
+pub mod secret;
+mod sqlite;
 pub mod stats;
 pub mod supervisor;
 pub mod trust;
+pub mod web;

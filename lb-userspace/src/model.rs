@@ -3,12 +3,15 @@
 //! Everything here is plain data, made once at the edge (`config::validate`) and then passed
 //! around. Nothing here reads a clock, a file or the kernel.
 
+mod agent;
 mod alert;
+mod drill;
 mod ejection;
 mod notify;
 mod options;
 mod probes;
 mod shared;
+mod web;
 
 use std::{
     fmt,
@@ -19,18 +22,21 @@ use std::{
 };
 
 pub use self::{
-    alert::{AlertName, Severity},
-    ejection::{Ejection, Fraction, Part, Slowness, Underperformers},
-    notify::{Audit, Filter, Http, Receiver, Secret, Target, Text},
+    agent::AgentCheck,
+    alert::{AlertName, RUNBOOKS, Severity},
+    drill::Drill,
+    ejection::{Ejection, Fraction, Part, Senses, Slowness, Underperformers},
+    notify::{Audit, Filter, Http, Incidents, Receiver, Secret, Target, Text},
     options::{
-        ConnectionLimit, Fate, Fragments, OnDown, Options, Quic, ServerId, ServerIdLength, Sources,
-        Spread, Traffic, UdpFlows,
+        ConnectionLimit, Fate, Fragments, Measured, OnDown, Options, Quic, ServerId,
+        ServerIdLength, Sources, Spread, Traffic, UdpFlows,
     },
     probes::{
         BodyMatch, CommandProbe, GrpcProbe, HealthCheck, HttpProbe, ProbeKind, ProbeMark, TlsProbe,
         UdpProbe, Verify, Via,
     },
     shared::{Evenness, PortRange, Snat, State, Tracking, Tunnel},
+    web::{Certificate, HttpServer},
 };
 
 /// A transport protocol that a service balances.
@@ -283,6 +289,15 @@ pub struct Service {
     pub backends: Vec<Backend>,
 }
 
+impl Service {
+    /// Whether anything is measured of its flows: of UDP it is the replies that tell.
+    #[must_use]
+    pub fn is_measured(&self) -> bool {
+        let tells = self.key.protocol == Protocol::Tcp || self.mode.translates();
+        tells && self.options.measured != Measured::NONE
+    }
+}
+
 /// Which XDP hook the program is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XdpMode {
@@ -359,6 +374,10 @@ pub struct Config {
     pub state: State,
     /// When the controller audits.
     pub audit: Audit,
+    /// When incidents end by themselves.
+    pub incidents: Incidents,
+    /// What is shown over HTTP.
+    pub http: HttpServer,
     /// Who is told of alerts, in the order of the file.
     pub notify: Vec<Receiver>,
     /// The services, in the order of the file.

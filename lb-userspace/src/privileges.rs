@@ -1,7 +1,8 @@
-//! What the running controller may do, and what the programs that it starts may.
+//! What the running controller and the running decapsulator may do, and what the programs that they
+//! start may.
 //!
-//! A controller that is started as root could do anything; it needs little of that. What it gives
-//! up cannot be had again by it, by its threads or by programs that it starts.
+//! Who is started as root could do anything; they need little of that. What they give up cannot be had
+//! again by them, by their threads or by programs that they start.
 
 use std::io;
 
@@ -25,12 +26,21 @@ use rustix::{
 /// - `NET_RAW`: probes by ICMP echo where the kernel's ping sockets are closed to it.
 /// - `DAC_READ_SEARCH`: its file may lie in a home, and secrets may be another user's. The packaged
 ///   unit does without.
-pub const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN
+pub const CONTROLLER: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::BPF)
     .union(CapabilitySet::PERFMON)
     .union(CapabilitySet::NET_ADMIN)
     .union(CapabilitySet::NET_RAW)
     .union(CapabilitySet::DAC_READ_SEARCH);
+
+/// What a decapsulator at work needs: its maps are opened by their pins, it probes nobody, and it reads
+/// no file.
+///
+/// - `BPF`, `PERFMON`: to change its rules, and to load the program of an upgrade.
+/// - `NET_ADMIN`: to attach it, and to follow the interfaces' addresses.
+pub const DECAPSULATOR: CapabilitySet = CapabilitySet::BPF
+    .union(CapabilitySet::PERFMON)
+    .union(CapabilitySet::NET_ADMIN);
 
 /// Why privileges could not be given up.
 #[derive(Debug, thiserror::Error)]
@@ -48,14 +58,14 @@ fn failed(action: &'static str) -> impl Fn(Errno) -> Error {
     }
 }
 
-/// Gives up all but [`KEPT`], for good. Programs started from then on get none at all, also where
+/// Gives up all but what is named, for good. Programs started from then on get none at all, also where
 /// they are root's or have the set-user-ID bit.
 ///
 /// Of threads that are there already nothing is taken: call it before there is another.
 ///
 /// # Errors
 /// Where the kernel refuses, which it does to nobody for having too little.
-pub fn give_up() -> Result<(), Error> {
+pub fn give_up_all_but(needed: CapabilitySet) -> Result<(), Error> {
     set_no_new_privs(true).map_err(failed("set no_new_privs"))?;
     clear_ambient_capability_set().map_err(failed("clear the ambient set"))?;
     let had = capabilities(None).map_err(failed("look at capabilities"))?;
@@ -67,7 +77,7 @@ pub fn give_up() -> Result<(), Error> {
              started without CAP_SETPCAP"
         );
     }
-    let kept = had.permitted & KEPT;
+    let kept = had.permitted & needed;
     let sets = CapabilitySets {
         effective: kept,
         permitted: kept,

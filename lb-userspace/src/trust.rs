@@ -1,14 +1,21 @@
 //! Whose certificates are trusted.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio_rustls::rustls::{
-    RootCertStore,
+    self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{
-        CertificateDer,
+        CertificateDer, ServerName, UnixTime,
         pem::{self, PemObject},
     },
 };
+
+use crate::model::Verify;
 
 /// Why nobody can be trusted.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +42,30 @@ pub enum Error {
          a PEM file in ca"
     )]
     NoSystemCertificates,
+    /// The library refused.
+    #[error("set TLS up: {0}")]
+    Library(#[source] rustls::Error),
+}
+
+/// What a client needs that trusts the certificates in a PEM file, or those that the system trusts;
+/// or anybody, where nothing is to be verified.
+///
+/// # Errors
+/// Where the certificates cannot be read.
+pub fn client(verify: Verify, ca: Option<&Path>) -> Result<ClientConfig, Error> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(Error::Library)?;
+    Ok(match verify {
+        Verify::Yes => builder
+            .with_root_certificates(roots(ca)?)
+            .with_no_client_auth(),
+        Verify::No => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+            .with_no_client_auth(),
+    })
 }
 
 /// The certificates in a PEM file; without one, those that the system trusts.
@@ -64,6 +95,47 @@ pub fn roots(ca: Option<&Path>) -> Result<RootCertStore, Error> {
         return Err(Error::NoCertificate(path.to_owned()));
     }
     Ok(roots)
+}
+
+/// Takes any certificate, and checks only that the server has its key.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ import array
 import asyncio
 import collections
 import errno
+import ipaddress
 import json
 import random
 import signal
@@ -65,6 +66,7 @@ class Client:
         self.records = open(options.records, "w") if options.records else None
         self.stopping = asyncio.Event()
         self.pending = set()
+        self.client = None
         host = f"[{options.host}]" if ":" in options.host else options.host
         self.head = f"GET {options.path} HTTP/1.1\r\nHost: {host}\r\n"
 
@@ -79,9 +81,21 @@ class Client:
         length = next(int(f.split(":")[1]) for f in fields if f.lower().startswith("content-length:"))
         return (await reader.readexactly(length)).decode().strip()
 
+    def source(self):
+        """Where the next connection comes from; nothing leaves it to the kernel."""
+        if self.options.sources:
+            return random.choice(self.options.sources), 0
+        if not self.options.crowd:
+            return None
+        # Clumps of geometric size: each connection may be a client's last.
+        if self.client is None or random.random() * self.options.clump < 1:
+            crowd = self.options.crowd
+            self.client = str(crowd[random.randrange(1, crowd.num_addresses - 1)])
+        return self.client, 0
+
     async def once(self):
         """One request over a connection of its own, which the server closes."""
-        source = (random.choice(self.options.sources), 0) if self.options.sources else None
+        source = self.source()
         reader, writer = await asyncio.open_connection(self.options.host, self.options.port,
                                                        local_addr=source)
         try:
@@ -200,6 +214,9 @@ def main():
     parser.add_argument("--duration", type=float, required=True, help="seconds")
     parser.add_argument("--sources", nargs="*", metavar="ADDRESS",
                         help="addresses that new connections come from, each as likely")
+    parser.add_argument("--crowd", type=ipaddress.ip_network, metavar="NETWORK",
+                        help="a network of clients, of which one opens some connections, then another")
+    parser.add_argument("--clump", type=float, default=1, help="how many on average")
     parser.add_argument("--limit", type=int, default=-1, help="at most so many new connections")
     parser.add_argument("--timeout", type=float, default=2, help="seconds for a whole request")
     parser.add_argument("--records", help="file for a JSON line about each request")

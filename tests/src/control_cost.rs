@@ -12,12 +12,12 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 1000,
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub services: u16,
-    /// How many backends each of them has; a configuration takes 8,192 pairs of both
-    #[arg(long, value_name = "N", default_value_t = 8,
+    /// How many backends each of them has; a configuration takes 16,384 pairs of both
+    #[arg(long, value_name = "N", default_value_t = 10,
           value_parser = clap::value_parser!(u8).range(2..=16))]
     pub backends: u8,
     /// How many services are probed where the probes are measured, each with all its backends
-    #[arg(long, value_name = "N", default_value_t = 250,
+    #[arg(long, value_name = "N", default_value_t = 200,
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub probed: u16,
     /// How long processor time is measured in each situation

@@ -10,6 +10,7 @@
 //! away. Nothing outlives its owner, not even one that was killed: processes die with the thread
 //! that started them, and what a killed run left in the kernel is removed by the next.
 
+pub mod browser;
 pub mod clock;
 pub mod control_cost;
 pub mod daemon;
@@ -19,6 +20,7 @@ pub mod machine;
 pub mod netns;
 pub mod packet_cost;
 pub mod process;
+pub mod prometheus;
 pub mod receivers;
 pub mod run_dir;
 pub mod server;

@@ -30,6 +30,8 @@ pub enum Kind {
     Syn,
     /// A segment of an established connection over IPv4.
     Established,
+    /// The same, of a service of whose flows no latency is measured.
+    Unmeasured,
     /// A datagram over IPv4.
     Udp,
     /// A segment of an established connection over IPv6.

@@ -81,10 +81,8 @@ fn remove(path: &Path) -> Result<()> {
             return Err(error).with_context(|| format!("cannot unmount {}", bpf.display()));
         }
     }
-    fs::remove_dir_all(path).with_context(|| format!("cannot remove {}", path.display()))?;
-    // The last one out removes the common folder; it is not empty for any other.
-    let _ = fs::remove_dir(ROOT);
-    Ok(())
+    // The common folder stays: another bed may be about to make its own in it.
+    fs::remove_dir_all(path).with_context(|| format!("cannot remove {}", path.display()))
 }
 
 /// Removes the folders of runs whose process is no more.

@@ -1,6 +1,8 @@
 //! The backends' servers: nginx for HTTP, another HTTP server that turns slow, flaky or mute when
 //! told to, and a UDP server that answers with its name.
 
+mod agent;
+
 use std::{
     fmt::Write as _,
     fs,
@@ -17,6 +19,8 @@ use crate::{
     topology::{Host, Topology},
     wait,
 };
+
+pub use agent::Agent;
 
 /// How long a server may take to start or to end, on an emulated machine that shares its processor.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -237,6 +241,10 @@ pub struct Mood {
     pub fails: f64,
     /// Whether it accepts connections and never answers.
     pub mute: bool,
+    /// Whether none of that is true of `/healthz`.
+    pub static_health: bool,
+    /// How many requests it works on at the same time; all where it is 0.
+    pub at_once: u32,
 }
 
 impl Mood {
@@ -246,6 +254,8 @@ impl Mood {
             delay,
             fails: 0.0,
             mute: false,
+            static_health: false,
+            at_once: 0,
         }
     }
 }
@@ -311,10 +321,12 @@ impl<'bed> Moody<'bed> {
 /// Writes a server's mood in one go, so that it reads all or nothing of it.
 fn set_mood(bed: &Topology, host: &Host, mood: Mood) -> Result<()> {
     let json = format!(
-        "{{ \"delay\": {}, \"fails\": {}, \"mute\": {} }}",
+        "{{ \"delay\": {}, \"fails\": {}, \"mute\": {}, \"static_health\": {}, \"at_once\": {} }}",
         mood.delay.as_secs_f64(),
         mood.fails,
-        mood.mute
+        mood.mute,
+        mood.static_health,
+        mood.at_once
     );
     let made = bed.dir().write(&format!("{}-mood.new", host.name), &json)?;
     let place = bed.dir().path().join(format!("{}-mood.json", host.name));

@@ -308,6 +308,19 @@ impl Topology {
         Ok(addresses.into_iter().map(IpAddr::V4).collect())
     }
 
+    /// Gives the client every address of a network of 65,534, and answers that.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses it.
+    pub fn crowd_of_clients(&self) -> Result<&'static str> {
+        const CROWD: &str = "10.77.0.0/16";
+        self.client.ip(&format!("route add local {CROWD} dev lo"))?;
+        let client = CLIENTS.ipv4(2);
+        self.router.ip(&format!("route add {CROWD} via {client}"))?;
+        Ok(CROWD)
+    }
+
     /// The folder of this bed's files; it goes with the bed.
     pub fn dir(&self) -> &RunDir {
         &self.dir

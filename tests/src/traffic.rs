@@ -48,6 +48,9 @@ pub struct Load {
     /// Which addresses of the client new connections come from, each as likely as another; none
     /// leaves it to the kernel.
     pub sources: Vec<IpAddr>,
+    /// A network of which each client has an address; and how many connections a client opens on
+    /// average before another one does.
+    pub crowd: Option<(&'static str, u32)>,
     /// Whether to keep a record of each request, about 130 bytes.
     pub records: bool,
 }
@@ -66,6 +69,7 @@ impl Load {
             limit: None,
             timeout,
             sources: Vec::new(),
+            crowd: None,
             records: true,
         }
     }
@@ -198,6 +202,9 @@ impl<'bed> Traffic<'bed> {
         if !load.sources.is_empty() {
             python.arg("--sources");
             python.args(load.sources.iter().map(ToString::to_string));
+        }
+        if let Some((network, clump)) = load.crowd {
+            python.args(["--crowd", network, "--clump", &clump.to_string()]);
         }
         if let Some(limit) = load.limit {
             python.args(["--limit", &limit.to_string()]);

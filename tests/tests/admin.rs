@@ -10,7 +10,9 @@ use std::{
 
 use lb_userspace::{
     admin::{
-        proto::{Journal, Notify, Repairs, Status, Tables, Tracking, change::Configuration},
+        proto::{
+            Journal, Notify, Repairs, Status, Tables, Tracking, change::Configuration, measured,
+        },
         server::Server,
     },
     model::AdminConfig,
@@ -91,6 +93,12 @@ fn status() -> Status {
         refused: None,
         alerts: Vec::new(),
         notify: Notify::default(),
+        publications: measured::Publications::default(),
+        incidents: Vec::new(),
+        audit: measured::Audit::default(),
+        history: measured::History::default(),
+        http: measured::Http::default(),
+        drill: None,
         services: Vec::new(),
     }
 }

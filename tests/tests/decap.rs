@@ -203,6 +203,28 @@ fn every_tunnel_of_an_allowed_sender_reaches_the_vip_and_no_other_does() {
     assert_eq!(status["reasons"]["sender"], 8, "{status}");
 }
 
+/// A decapsulator at work may load BPF and attach it, and nothing else.
+fn assert_few_privileges(pid: u32) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    // BPF, PERFMON and NET_ADMIN, by their numbers in linux/capability.h.
+    let kept = [39, 38, 12]
+        .map(|number| 1_u64 << number)
+        .iter()
+        .sum::<u64>();
+    for (set, bits) in [
+        ("CapEff", kept),
+        ("CapPrm", kept),
+        ("CapBnd", 0),
+        ("CapInh", 0),
+    ] {
+        assert!(
+            status.contains(&format!("{set}:\t{bits:016x}\n")),
+            "{set}: {status}"
+        );
+    }
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+}
+
 /// Ends the sender, also where the test fails.
 struct SetOnDrop<'a>(&'a AtomicBool);
 
@@ -216,6 +238,7 @@ impl Drop for SetOnDrop<'_> {
 fn no_packet_is_lost_while_the_command_is_killed_and_started() {
     let stage = Stage::build();
     let mut process = stage.start(1);
+    assert_few_privileges(process.pid());
     let (done, count) = (AtomicBool::new(false), AtomicU32::new(0));
     let (sent, answered) = thread::scope(|scope| {
         let ends = SetOnDrop(&done);

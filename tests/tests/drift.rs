@@ -5,7 +5,7 @@
 
 use std::{thread, time::Duration};
 
-use anyhow::ensure;
+use anyhow::{anyhow, ensure};
 use aya::maps::{Array, ArrayOfMaps, Map, MapData};
 use evenkeel_tests::{
     daemon::Daemon,
@@ -15,6 +15,7 @@ use evenkeel_tests::{
     wait,
 };
 use lb_common::layout::{NONE, SMALL_RING_SLOTS, Slot};
+use lb_userspace::dataplane::pin;
 use serde_json::Value;
 
 /// The tables are compared every 10 s.
@@ -22,22 +23,29 @@ const PATIENCE: Duration = Duration::from_secs(25);
 
 type Ring = [u32; SMALL_RING_SLOTS];
 
-/// The service's ring that packets follow.
+/// The service's ring that packets follow, once it is the only one: what it replaced lies beside it
+/// until the controller frees it.
 fn ring(bed: &Topology) -> Array<MapData, Ring> {
-    let outer = MapData::from_pin(bed.pins().join("SMALL_RINGS")).unwrap();
+    let outer = MapData::from_pin(pin(&bed.pins(), "SMALL_RINGS")).unwrap();
     let outer = Map::from_map_data(outer).unwrap();
     let outer: ArrayOfMaps<MapData> = outer.try_into().unwrap();
     // The first service's two numbers, of which one is in use and the other may never have been.
-    let rings = [0, 1].into_iter().filter_map(|number| {
-        let data = outer.get(&number, 0).ok()?;
-        let map = Map::from_map_data(data).unwrap();
-        Some(Array::<MapData, Ring>::try_from(map).unwrap())
-    });
-    let in_use = |ring: &Array<MapData, Ring>| {
-        let [slot, ..] = ring.get(&0, 0).unwrap();
-        bytemuck::cast::<u32, Slot>(slot).owner() != NONE
+    let live = || {
+        let rings = [0, 1].into_iter().filter_map(|number| {
+            let data = outer.get(&number, 0).ok()?;
+            let map = Map::from_map_data(data).unwrap();
+            let ring = Array::<MapData, Ring>::try_from(map).unwrap();
+            let [slot, ..] = ring.get(&0, 0).unwrap();
+            (bytemuck::cast::<u32, Slot>(slot).owner() != NONE).then_some(ring)
+        });
+        rings.collect::<Vec<_>>()
     };
-    rings.into_iter().find(in_use).expect("a live ring")
+    wait::until("one live ring", PATIENCE, || {
+        let [ring] =
+            <[_; 1]>::try_from(live()).map_err(|rings| anyhow!("there are {}", rings.len()))?;
+        Ok(ring)
+    })
+    .unwrap()
 }
 
 /// Gives every second slot to whoever has the one before it. Answers how many that changes.
@@ -156,6 +164,10 @@ fn damaged_slots_are_told_and_repaired_and_nobody_is_harmed() {
     let told = drifts(&daemon);
     assert_eq!((told.len(), &told[0]["level"]), (1, &"error".into()));
     assert_eq!(told[0]["detail"]["slots"], slots);
+    // The verdict names it as the cause.
+    let evenness = daemon.status().unwrap()["services"][0]["evenness"].clone();
+    assert_eq!(evenness["verdict"], "skewed", "{evenness:#}");
+    assert_eq!(evenness["cause"]["kind"], "drift", "{evenness:#}");
     await_comparison(&daemon);
     await_tables(&daemon, "no repair", count(0, false));
 

@@ -4,7 +4,7 @@
 #![expect(clippy::print_stdout, reason = "figures for the reader of a run")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::{fs, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::ensure;
 use evenkeel_tests::{
@@ -16,7 +16,7 @@ use evenkeel_tests::{
     traffic::{Load, Traffic},
     wait,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The file that alerts are told to.
 const TOLD: &str = "told.jsonl";
@@ -96,7 +96,7 @@ fn a_backend_that_turns_slow_is_demoted_and_gets_its_weight_back_when_it_heals()
     let bed = Topology::build(&Spec::default()).unwrap();
     let servers = Moody::start_all(&bed, GOOD).unwrap();
     let options = "ejection = { hold = \"20s\" }";
-    let daemon = Daemon::start(&bed, &config(&bed, PROBES, options)).unwrap();
+    let mut daemon = Daemon::start(&bed, &config(&bed, PROBES, options)).unwrap();
     let load = Load {
         rate: 50,
         kept: 12,
@@ -148,6 +148,12 @@ fn a_backend_that_turns_slow_is_demoted_and_gets_its_weight_back_when_it_heals()
         "{status}"
     );
 
+    // A crash gives it nothing back.
+    await_kept(&bed, "out");
+    daemon.restart().unwrap();
+    let status = daemon.status().unwrap();
+    assert_eq!((parts(&status)[1], slots(&status, 1)), (0.0, 0), "{status}");
+
     servers[1].turn(GOOD).unwrap();
     let status = wait::until("it to have its whole weight again", LONG, || {
         let status = daemon.status()?;
@@ -180,6 +186,80 @@ fn a_backend_that_turns_slow_is_demoted_and_gets_its_weight_back_when_it_heals()
     let failures: Vec<_> = outcome.failures().collect();
     assert!(failures.is_empty(), "{failures:?}");
     assert!(outcome.report.kept.ok > 1000, "{:?}", outcome.report);
+}
+
+/// What the controller keeps of a backend's demotion.
+fn kept(bed: &Topology) -> PathBuf {
+    bed.seat().state().join("degrees.json")
+}
+
+/// Waits until the controller has kept that a backend is on this rung of its ladder.
+fn await_kept(bed: &Topology, rung: &str) {
+    wait::until("the demotion to be on disk", PATIENCE, || {
+        let text = fs::read_to_string(kept(bed))?;
+        ensure!(text.contains(&format!("\"rung\": \"{rung}\"")), "{text}");
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// Writes down that the second backend was demoted to a quarter so long ago.
+fn keep(bed: &Topology, ago: Duration) {
+    let now = clock::now_ms();
+    let kept_at = now - ago.as_millis() as u64;
+    let text = json!({
+        "at_ms": kept_at,
+        "degrees": [{
+            "service": "web",
+            "backend": "b2",
+            "address": bed.backends[1].ipv4,
+            "demoted": {
+                "rung": "quarter", "cause": null, "held_until_ms": now + 600_000,
+                "rising": false, "relapses": 1,
+            },
+            "agent": null,
+        }],
+    });
+    fs::create_dir_all(bed.seat().state()).unwrap();
+    fs::write(kept(bed), text.to_string()).unwrap();
+}
+
+#[test]
+fn a_demotion_outlives_a_crash_and_is_forgotten_after_minutes() {
+    let bed = Topology::build(&Spec::default()).unwrap();
+    let _servers = Moody::start_all(&bed, GOOD).unwrap();
+    keep(&bed, Duration::from_secs(5));
+    let mut daemon = Daemon::start(&bed, &config(&bed, QUICK_PROBES, "")).unwrap();
+    let demoted = daemon.status().unwrap();
+    assert_eq!(parts(&demoted), [1.0, 0.25, 1.0], "{demoted}");
+    assert!(slots(&demoted, 1) < slots(&demoted, 0) / 3, "{demoted}");
+    assert_eq!(
+        said(&daemon, "web/b2 goes on with 1/4 of its weight").len(),
+        1
+    );
+    let load = Load {
+        rate: 50,
+        kept: 12,
+        ..Load::new(VIP4, Duration::from_mins(2))
+    };
+    let traffic = Traffic::start(&bed, load).unwrap();
+
+    await_kept(&bed, "quarter");
+    daemon.kill();
+    daemon.restart().unwrap();
+    let status = daemon.status().unwrap();
+    assert_eq!(parts(&status), [1.0, 0.25, 1.0], "{status}");
+    assert_eq!(slots(&status, 1), slots(&demoted, 1), "{status}");
+
+    daemon.kill();
+    keep(&bed, Duration::from_mins(6));
+    daemon.restart().unwrap();
+    let status = daemon.status().unwrap();
+    assert_eq!(parts(&status), [1.0; 3], "{status}");
+
+    let outcome = traffic.stop().unwrap();
+    let failures: Vec<_> = outcome.failures().collect();
+    assert!(failures.is_empty(), "{failures:?}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use evenkeel_tests::{
     wait,
 };
 use lb_common::layout::{NONE, SMALL_RING_SLOTS};
+use lb_userspace::dataplane::pin;
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,7 +31,7 @@ fn slots(status: &Value) -> Vec<u64> {
 /// The owners in the small ring that packets follow, as the kernel has it: the one of the service's
 /// two in use.
 fn live_owners(pins: &Path) -> Vec<u16> {
-    let map = Map::from_map_data(MapData::from_pin(pins.join("SMALL_RINGS")).unwrap()).unwrap();
+    let map = Map::from_map_data(MapData::from_pin(pin(pins, "SMALL_RINGS")).unwrap()).unwrap();
     let rings: ArrayOfMaps<MapData, Array<MapData, [u32; SMALL_RING_SLOTS]>> =
         map.try_into().unwrap();
     (0..2)

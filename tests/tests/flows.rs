@@ -9,7 +9,10 @@ use homes::open;
 use lb_common::{flow::Flow, layout::FlowEntry};
 use lb_userspace::{
     balance::sweep::Table,
-    dataplane::flows::{Flows, Walk},
+    dataplane::{
+        flows::{Flows, Walk},
+        pin,
+    },
 };
 
 const ENTRIES: u32 = 20_000;
@@ -38,7 +41,7 @@ fn entry(n: u32) -> (Flow, FlowEntry) {
 fn tables_are_read_whole_and_emptied() {
     let (kernel, dir) = open();
     for (name, table) in [("FRESH", Table::Fresh), ("ESTABLISHED", Table::Established)] {
-        let data = MapData::from_pin(dir.bpf().join("evenkeel").join(name)).expect("a pin");
+        let data = MapData::from_pin(pin(&dir.bpf().join("evenkeel"), name)).expect("a pin");
         let map = Map::from_map_data(data).expect("a map");
         let mut map: HashMap<_, [u32; 10], [u32; 8]> = map.try_into().expect("a hash");
         let flows = kernel.flows();

@@ -146,19 +146,15 @@ fn a_full_disk_stops_neither_forwarding_nor_probing_and_loses_no_event() {
     let disk = state.to_str().unwrap();
     // Inside the balancer's own mounts it would be gone for the readers.
     tools::output(std::process::Command::new("mount").args([
-        "-t",
-        "tmpfs",
-        "-o",
-        "size=256k",
-        "none",
-        disk,
+        "-t", "tmpfs", "-o", // Enough for what is written meanwhile, history too.
+        "size=2m", "none", disk,
     ]))
     .unwrap();
     let config = bed.config_head() + &bed.web_service("web", VIP4);
     let daemon = Daemon::start(&bed, &config).unwrap();
     let filler = state.join("filler");
     // It ends with 'no space left'.
-    let _ = std::fs::write(&filler, vec![1; 1 << 20]);
+    let _ = std::fs::write(&filler, vec![1; 4 << 20]);
     let traffic = Traffic::start(&bed, Load::new(VIP4, Duration::from_mins(2))).unwrap();
     let failure = || -> anyhow::Result<Option<String>> {
         let failure = &daemon.status()?["journal"]["failure"];

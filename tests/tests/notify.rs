@@ -14,6 +14,7 @@ use evenkeel_tests::{
     topology::{Spec, Topology, VIP4},
     wait,
 };
+use lb_userspace::model::RUNBOOKS;
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -222,6 +223,10 @@ fn every_kind_of_receiver_is_told_of_a_dead_backend_and_of_its_return() {
             .unwrap()
             .contains("web/b2 is down"),
         "{alert}"
+    );
+    assert_eq!(
+        alert["annotations"]["runbook_url"],
+        format!("file://{RUNBOOKS}backenddown.md")
     );
     // The status is made once a second.
     wait::until("it to be listed as firing", PATIENCE, || {

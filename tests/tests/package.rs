@@ -20,6 +20,7 @@ use evenkeel_tests::{
 };
 
 const UNIT: &str = "evenkeel.service";
+const DECAP: &str = "evenkeel-decap.service";
 const CONFIG: &str = "/etc/evenkeel/evenkeel.toml";
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -110,6 +111,7 @@ fn the_package_is_installed_upgraded_and_removed_and_no_client_notices_until_the
     machine.run("systemd-analyze", &["verify", unit]).unwrap();
     let exposure = ["security", "--offline=true", "--threshold=35", unit];
     machine.run("systemd-analyze", &exposure).unwrap();
+    decapsulator(&machine);
 
     // Started means forwarding: nothing is waited for.
     write(&machine, CONFIG, &config(&bed));
@@ -140,6 +142,27 @@ fn the_package_is_installed_upgraded_and_removed_and_no_client_notices_until_the
     assert!(outcome.report.new.sent > 500, "{:?}", outcome.report);
 
     remove(&bed, &machine);
+}
+
+/// The decapsulator's service runs once it knows what to listen to.
+fn decapsulator(machine: &Machine<'_>) {
+    let unit = "/lib/systemd/system/evenkeel-decap.service";
+    machine.run("systemd-analyze", &["verify", unit]).unwrap();
+    let exposure = ["security", "--offline=true", "--threshold=25", unit];
+    machine.run("systemd-analyze", &exposure).unwrap();
+    assert_eq!(machine.property(DECAP, "UnitFileState").unwrap(), "enabled");
+    assert_eq!(machine.property(DECAP, "ActiveState").unwrap(), "inactive");
+    let options = "--interface lo --xdp-mode generic --allow 10.0.0.2 --address 127.0.0.1";
+    write(
+        machine,
+        "/etc/default/evenkeel-decap",
+        &format!("OPTIONS=\"{options}\"\n"),
+    );
+    machine.run("systemctl", &["start", DECAP]).unwrap();
+    assert_eq!(machine.property(DECAP, "ActiveState").unwrap(), "active");
+    machine.run("evenkeel", &["decap", "--status"]).unwrap();
+    machine.run("systemctl", &["restart", DECAP]).unwrap();
+    assert_eq!(machine.property(DECAP, "NRestarts").unwrap(), "0");
 }
 
 /// An upgrade starts another controller, and never stops one without starting another.
@@ -227,13 +250,19 @@ fn remove(bed: &Topology, machine: &Machine<'_>) {
     assert!(machine.path("/sys/fs/bpf/evenkeel").exists());
     machine.run("dpkg", &["--remove", "evenkeel"]).unwrap();
     assert!(!attached(bed), "{}", machine.journal());
-    assert!(!machine.path("/sys/fs/bpf/evenkeel").exists());
+    for gone in ["/sys/fs/bpf/evenkeel", "/sys/fs/bpf/evenkeel-decap"] {
+        assert!(!machine.path(gone).exists(), "{gone}");
+    }
     assert!(!machine.path("/usr/sbin/evenkeel").exists());
     for kept in [CONFIG, "/var/lib/evenkeel/journal.db"] {
         assert!(machine.path(kept).exists(), "{kept}");
     }
     machine.run("dpkg", &["--purge", "evenkeel"]).unwrap();
-    for gone in ["/etc/evenkeel", "/var/lib/evenkeel"] {
+    for gone in [
+        "/etc/evenkeel",
+        "/etc/default/evenkeel-decap",
+        "/var/lib/evenkeel",
+    ] {
         assert!(!machine.path(gone).exists(), "{gone}");
     }
     let failed = machine

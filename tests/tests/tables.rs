@@ -10,7 +10,7 @@ use homes::{DROP, PASS, TX, VIP4, open, open_in, plan, run, service};
 use lb_common::testing::Plan;
 use lb_userspace::{
     balance::image::{Common, Image, Numbers},
-    dataplane::{DataPlane as _, kernel::Kernel},
+    dataplane::{DataPlane as _, kernel::Kernel, pin},
     model::{Protocol, Service, Sources, Tracking},
 };
 
@@ -36,7 +36,7 @@ fn image(service: &Service, live: Option<&Image>) -> Image {
 }
 
 fn trie(dir: &RunDir) -> LpmTrie<MapData, [u32; 6], u8> {
-    let data = MapData::from_pin(dir.bpf().join("evenkeel/SOURCES")).expect("the map");
+    let data = MapData::from_pin(pin(&dir.bpf().join("evenkeel"), "SOURCES")).expect("the map");
     let map = Map::from_map_data(data).expect("a map");
     LpmTrie::try_from(map).expect("a trie")
 }
@@ -106,7 +106,7 @@ fn maps_of_flows_keep_their_size_until_they_are_unloaded() {
     assert_eq!(kernel.kept(), []);
     drop(kernel);
     let size = |map: &str| {
-        let data = MapData::from_pin(dir.bpf().join("evenkeel").join(map)).expect("the map");
+        let data = MapData::from_pin(pin(&dir.bpf().join("evenkeel"), map)).expect("the map");
         data.info().expect("its info").max_entries()
     };
     assert_eq!((size("FRESH"), size("ESTABLISHED")), (65_536, 262_144));

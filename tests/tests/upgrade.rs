@@ -180,14 +180,15 @@ fn maps_of_another_layout_are_filled_from_the_old_ones() {
         // Other maps, of which each says what the old one said.
         assert_eq!(now.len(), maps.len(), "{now:?}");
         for name in ["TABLES", "RINGS", "SMALL_RINGS", "SOURCES"] {
-            assert!(!now.contains_key(name) && now.contains_key(&format!("{name}-3")));
+            let version = |version| format!("{name}-{version}");
+            assert!(!now.contains_key(&version(3)) && now.contains_key(&version(4)));
         }
         for name in ["FRESH", "ESTABLISHED", "FRAGMENTS"] {
             assert!(!now.contains_key(name) && now.contains_key(&format!("{name}-3")));
         }
         assert_eq!(kept(&after), kept(&before));
         // What has not changed is shared.
-        assert_eq!(now["ENDPOINTS"], maps["ENDPOINTS"]);
+        assert_eq!(now["ENDPOINTS-3"], maps["ENDPOINTS-3"]);
         assert!(sent(&after) > sent(&before));
         assert_eq!(after["tables"]["as_intended"], true);
         thread::sleep(Duration::from_secs(2));
@@ -223,7 +224,7 @@ fn crash_at(step: &str, attached: bool) {
     } else {
         // The older build goes on as if nothing had been, and clears away what was begun.
         let left = pins(bed);
-        assert!(left.contains_key("TABLES-3"), "{step}: {left:?}");
+        assert!(left.contains_key("TABLES-4"), "{step}: {left:?}");
         daemon.upgrade(&own).unwrap();
         let mut now = pins(bed);
         now.insert("program".to_owned(), maps["program"]);
@@ -233,7 +234,7 @@ fn crash_at(step: &str, attached: bool) {
     daemon.upgrade(&next).unwrap();
     let now = pins(bed);
     assert_eq!(now.len(), maps.len(), "{step}: {now:?}");
-    assert!(!now.contains_key("TABLES"), "{step}: {now:?}");
+    assert!(!now.contains_key("TABLES-3"), "{step}: {now:?}");
     thread::sleep(Duration::from_secs(1));
     all_answered(bed, traffic);
 }

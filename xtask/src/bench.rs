@@ -41,7 +41,7 @@ enum Other {
     E2e(EndToEnd),
     /// Measures what the controller takes: time to publish and to start, memory, processor time
     ///
-    /// 1,000 services with 8 backends each, nearly the most that a configuration takes, and then 2,000 probed backends, in network namespaces
+    /// 1,000 services with 10 backends each, and then 2,000 probed backends, in network namespaces
     /// with real servers. Takes about four minutes, five times --seconds of them, during which
     /// nothing else should run on the machine. It fails where a bound is missed.
     /// docs/benchmarks/README.md tells how it is measured and what the JSON holds.

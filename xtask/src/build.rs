@@ -80,17 +80,22 @@ pub(crate) fn upgrades() -> Result<()> {
 
 fn evenkeel_with(profile: Profile, feature: Option<&str>) -> Result<PathBuf> {
     let mut build = cargo();
-    build.args(["build", "--package", "lb-userspace"]);
-    if let Some(feature) = feature {
-        build.args(["--features", feature]);
-    }
+    build.args(["build", "--bin", "evenkeel"]);
     let folder = match profile {
-        Profile::Debug => "debug",
+        // Features of dependencies depend on which packages are built together: with all of them they
+        // are those of the tests, and nothing is built twice, which takes minutes.
+        Profile::Debug => {
+            build.arg("--workspace");
+            "debug"
+        }
         Profile::Release => {
-            build.arg("--release");
+            build.args(["--package", "lb-userspace", "--release"]);
             "release"
         }
     };
+    if let Some(feature) = feature {
+        build.args(["--features", &format!("lb-userspace/{feature}")]);
+    }
     run_cargo(&mut build)?;
     // This program is in a folder of the target folder itself.
     let own = env::current_exe().context("cannot tell the path of this program")?;

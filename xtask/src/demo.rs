@@ -52,7 +52,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             .with_context(|| format!("no binary at {}", path.display()))?
     } else {
         setup::ensure()?;
-        build::evenkeel(Profile::Release)?
+        // The program in the kernel is the same, and what people wait for is the build.
+        build::evenkeel(Profile::Debug)?
     };
     if !rustix::process::geteuid().is_root() {
         return become_root(&binary, arguments.keep);

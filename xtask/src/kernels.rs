@@ -13,6 +13,8 @@ mod series;
 
 use std::{
     fmt::Write as _,
+    panic::resume_unwind,
+    thread::{self, ScopedJoinHandle},
     time::{Duration, Instant},
 };
 
@@ -22,7 +24,7 @@ use evenkeel_tests::{tools, wait};
 use self::{
     checks::{Check, Programs},
     guest::{Run, Verdict},
-    packages::Archive,
+    packages::{Archive, Kernel},
     series::Series,
 };
 use crate::setup;
@@ -74,14 +76,23 @@ pub(crate) fn run(wanted: &[String], filters: &[String]) -> Result<()> {
     let programs = Programs::build()?;
     let archive = Archive::new()?;
     let start = wait::now();
-    let mut entries = Vec::new();
+    let mut planned = Vec::new();
     for series in wanted {
         let checks = checks::of(series.promise(), filters);
         if checks.is_empty() {
-            eprintln!("\n== Linux {series}\nleft out: none of its checks is picked");
+            eprintln!("Linux {series}: left out, none of its checks is picked");
             continue;
         }
-        entries.push(one(series, &checks, &programs, &archive));
+        // One after the other: the package manager works for one at a time.
+        let kernel = archive.kernel(&series);
+        planned.push((series, checks, kernel));
+    }
+    let mut entries = Vec::new();
+    // A guest keeps about one processor busy: most checks do one thing at a time.
+    let at_once = thread::available_parallelism()?.get();
+    while !planned.is_empty() {
+        let some: Vec<_> = planned.drain(..at_once.min(planned.len())).collect();
+        entries.extend(side_by_side(some, &programs));
     }
     ensure!(
         !entries.is_empty(),
@@ -92,14 +103,30 @@ pub(crate) fn run(wanted: &[String], filters: &[String]) -> Result<()> {
     conclude(&entries, all)
 }
 
+/// A kernel, its checks, and its package's files.
+type Planned = (Series, Vec<&'static Check>, Result<Kernel>);
+
+/// Runs the checks on some kernels at the same time.
+fn side_by_side(planned: Vec<Planned>, programs: &Programs) -> Vec<Entry> {
+    thread::scope(|scope| {
+        let run = |(series, checks, kernel): Planned| {
+            scope.spawn(move || one(series, &checks, kernel, programs))
+        };
+        let running: Vec<_> = planned.into_iter().map(run).collect();
+        let entries = running.into_iter().map(ScopedJoinHandle::join);
+        entries
+            .map(|entry| entry.unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    })
+}
+
 /// Runs the checks on one kernel.
-fn one(series: Series, checks: &[&'static Check], programs: &Programs, archive: &Archive) -> Entry {
-    eprintln!("\n== Linux {series}");
+fn one(series: Series, checks: &[&Check], kernel: Result<Kernel>, programs: &Programs) -> Entry {
     let start: Instant = wait::now();
-    let kernel = match archive.kernel(&series) {
+    let kernel = match kernel {
         Ok(kernel) => kernel,
         Err(error) => {
-            eprintln!("not available: {error:#}");
+            eprintln!("Linux {series}: not available: {error:#}");
             return Entry {
                 series,
                 release: None,
@@ -110,7 +137,7 @@ fn one(series: Series, checks: &[&'static Check], programs: &Programs, archive: 
     };
     // Others may still run; this one has failed.
     let run = guest::run(&series, &kernel, checks, programs).unwrap_or_else(|error| {
-        eprintln!("cannot run Linux {series}: {error:#}");
+        eprintln!("Linux {series}: cannot run: {error:#}");
         Run::not_run(checks)
     });
     Entry {

@@ -11,7 +11,7 @@ pub(in crate::decide) mod tunnel;
 
 use bytemuck::Zeroable as _;
 
-use super::{Job, Plain, Sent, count, drop, pass, unusual::fragments};
+use super::{Job, Plain, Sent, count, drop, measure, pass, unusual::fragments};
 use crate::{
     flow,
     layout::{self, ENDPOINTS, Endpoint, Far, SERVICES, VIP_PLACES, Vip, flag, mode, state},
@@ -21,7 +21,7 @@ use crate::{
     wire::{ethernet, ipv4, udp},
 };
 
-pub(in crate::decide) use self::translate::Rewrite;
+pub(in crate::decide) use self::{snat::replies, translate::Rewrite};
 
 /// Decides a packet's fate, rewrites it for its backend where it has one, and counts it.
 #[inline(always)]
@@ -33,6 +33,9 @@ pub fn process<P: Packet, W: World>(
 ) -> Verdict {
     if is_reply(tables, job) {
         let verdict = reply::process(packet, world, tables, job);
+        if verdict.is_sent() && measure::measures_reply(tables, job) {
+            measure::answered(packet, world, job);
+        }
         return fragments::remember(world, tables, job, verdict);
     }
     let mut choice = choose(packet, world, tables, job);
@@ -42,10 +45,13 @@ pub fn process<P: Packet, W: World>(
     if choice == Choice::New {
         choice = open(world, tables, job);
     }
-    match choice {
-        Choice::Nobody(verdict) => verdict,
-        _ => send_or_tell(packet, world, tables, job),
+    if let Choice::Nobody(verdict) = choice {
+        return verdict;
     }
+    if measure::measures(tables, job) {
+        measure::sent(packet, world, tables, job);
+    }
+    send_or_tell(packet, world, tables, job)
 }
 
 /// Sends a packet to the endpoint that was picked, or tells its sender that it is too big.
@@ -162,7 +168,7 @@ fn try_send<P: Packet, W: World>(
     let (to, far) = endpoint(tables, job.endpoint);
     let transport = usize::from(job.transport) & OFFSET;
     let (flags, source) = (job.tcp_flags, &job.flow.source);
-    let sent = Sent::new(packet, transport, flags, job.hash, source);
+    let sent = Sent::new(packet, transport, flags, (job.hash, job.slot), source);
     let way = match to.mode {
         mode::DSR => Ok(()),
         mode::IPIP | mode::GUE => tunnel::wrap(packet, tables.header.gue_port, job, to, far),

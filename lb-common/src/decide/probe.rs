@@ -71,6 +71,7 @@ impl Target {
             mode: mode::UNRESOLVED,
             family: 0,
             serves: 0,
+            sampled: 0,
             reserved: [0; _],
         },
         far: Far {

@@ -2,6 +2,7 @@
 
 mod bed;
 mod choose;
+mod measure;
 mod quick;
 mod snat;
 mod track;

@@ -8,11 +8,12 @@ mod header;
 
 use super::{Job, pass, service, special};
 use crate::{
-    flow::{self, V4},
+    flow::{self, Flow, V4},
     hash, layout,
     layout::{VipKey, state},
     packet::Packet,
     tables::World,
+    trace::Subject,
     verdict::{Reason, Verdict},
     wire::{icmp, tcp, udp},
 };
@@ -84,6 +85,44 @@ pub fn process<P: Packet, W: World>(
     job.flow.ports = parsed.flow.ports;
     job.tcp_flags = parsed.tcp_flags;
     Kind::Flow
+}
+
+/// Reads what a packet says of itself, whatever it is, for those who watch: nothing is decided by it.
+#[inline(always)]
+pub fn subject<P: Packet>(packet: &P, subject: &mut Subject) {
+    subject.flow.family = 0;
+    (subject.tcp_flags, subject.later_fragment) = (0, 0);
+    let Ok(header) = header::read(packet) else {
+        return;
+    };
+    let network = &header.network;
+    subject.flow = Flow {
+        source: network.source,
+        destination: network.destination,
+        ports: 0,
+        protocol: network.protocol,
+        family: network.family,
+        reserved: [0; 2],
+    };
+    if header.fragment.is_some_and(|fragment| fragment.offset != 0) {
+        subject.later_fragment = 1;
+        return;
+    }
+    let at = header.transport & super::beyond::OFFSET;
+    match network.protocol {
+        tcp::PROTOCOL | udp::PROTOCOL => {
+            if let Ok(parsed) = flow::transport(packet, network, at) {
+                subject.flow.ports = parsed.flow.ports;
+                subject.tcp_flags = parsed.tcp_flags;
+            }
+        }
+        icmp::PROTOCOL | icmp::PROTOCOL_V6 => {
+            if let Some(kind) = packet.read::<u16>(at) {
+                subject.flow.ports = kind.into();
+            }
+        }
+        _ => {}
+    }
 }
 
 /// The place of a VIP's or pool's address, which is asked for where there are no ports.

@@ -64,6 +64,30 @@ pub fn header<P: Packet>(packet: &P, at: usize) -> Result<Header, Reason> {
     })
 }
 
+/// The numbers of a header, and how long it is.
+pub struct Numbers {
+    /// The sequence number.
+    pub sequence: u32,
+    /// What is acknowledged; means nothing without [`ACK`].
+    pub acknowledged: u32,
+    /// The header's length in bytes, 20 to 60.
+    pub header: u8,
+}
+
+/// Reads the numbers of the header at an offset.
+///
+/// # Errors
+/// [`Reason::Truncated`].
+#[inline(always)]
+pub fn numbers<P: Packet>(packet: &P, at: usize) -> Result<Numbers, Reason> {
+    let fixed: Fixed = read(packet, at)?;
+    Ok(Numbers {
+        sequence: u32::from_be(fixed.sequence),
+        acknowledged: u32::from_be(fixed.acknowledged),
+        header: fixed.words >> 4 << 2,
+    })
+}
+
 /// The sequence number of the header at an offset, as it lies in memory.
 ///
 /// # Errors

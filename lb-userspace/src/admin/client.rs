@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -23,6 +24,11 @@ use super::proto::{
     change::{
         Configuration, Finding, Imposed, Imposing, Outcome, Plan, Request as Change, Rollback,
     },
+    drill,
+    explain::{self, Explanations},
+    flows::{Flows, Query},
+    incident::{self, Done},
+    trace::{self, Line},
 };
 
 /// How long a question and its answer may take together.
@@ -196,6 +202,88 @@ impl Client {
         self.post("/v1/override", imposing).await
     }
 
+    /// Opens an incident, or does something about one.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers, this user may not, or there is nothing that it could be about.
+    pub async fn incident(&self, wish: &incident::Wish) -> Result<Done, ClientError> {
+        self.post("/v1/incident", wish).await
+    }
+
+    /// Asks which flows are remembered.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers, or what is named does not exist.
+    pub async fn flows(&self, query: &Query) -> Result<Flows, ClientError> {
+        self.post("/v1/flows", query).await
+    }
+
+    /// Asks what would become of packets.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers, or there are no such packets.
+    pub async fn explain(&self, request: &explain::Request) -> Result<Explanations, ClientError> {
+        self.post("/v1/explain", request).await
+    }
+
+    /// Has decisions told, each by a line that is handed on as it comes, until the last one or until
+    /// `each` breaks off.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers, or it is refused.
+    pub async fn trace(
+        &self,
+        request: &trace::Request,
+        mut each: impl FnMut(Line) -> ControlFlow<()>,
+    ) -> Result<(), ClientError> {
+        let body = serde_json::to_vec(request).map_err(|error| self.not_understood(error))?;
+        let begin = self.begin(Method::POST, "/v1/trace", body.into());
+        // A program is loaded first, which an emulated machine takes its time for.
+        let begun = time::timeout(LONG_TIMEOUT, begin).await;
+        let mut body = begun.unwrap_or_else(|_| {
+            Err(ClientError::Timeout {
+                socket: self.socket.clone(),
+                limit: LONG_TIMEOUT,
+            })
+        })?;
+        let mut rest = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|reason| self.broken(reason))?;
+            rest.extend_from_slice(&frame.into_data().unwrap_or_default());
+            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let line = serde_json::from_slice(&rest[..end]);
+                let line = line.map_err(|error| self.not_understood(error))?;
+                rest.drain(..=end);
+                if each(line).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a drill begun, or asks what it would do.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers, or it is refused: everything is then as it was.
+    pub async fn drill(&self, request: &drill::Request) -> Result<drill::Answer, ClientError> {
+        self.post("/v1/drill", request).await
+    }
+
+    /// Ends the drill that is on.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers, or none is on.
+    pub async fn abort_drill(&self, abort: &drill::Abort) -> Result<drill::Answer, ClientError> {
+        self.post("/v1/drill/abort", abort).await
+    }
+
     /// Asks what is logged.
     ///
     /// # Errors
@@ -261,6 +349,18 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<T, ClientError> {
+        let body = self.begin(method, path, body).await?;
+        let body = self.body(body).await?;
+        serde_json::from_slice(&body).map_err(|error| self.not_understood(error))
+    }
+
+    /// Asks, and answers the body of what comes back, unless that is a refusal.
+    async fn begin(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Incoming, ClientError> {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|error| self.connect(error))?;
@@ -281,10 +381,11 @@ impl Client {
             .await
             .map_err(|reason| self.broken(reason))?;
         let code = response.status();
-        let body = self.body(response.into_body()).await?;
+        let body = response.into_body();
         if code.is_success() {
-            return serde_json::from_slice(&body).map_err(|error| self.not_understood(error));
+            return Ok(body);
         }
+        let body = self.body(body).await?;
         let problem = serde_json::from_slice(&body).unwrap_or_else(|_| Problem {
             error: "it gave no reason".to_owned(),
             findings: Vec::new(),

@@ -5,6 +5,12 @@
 //! live, across restarts of the controller.
 
 pub mod change;
+pub mod drill;
+pub mod explain;
+pub mod flows;
+pub mod incident;
+pub mod measured;
+pub mod trace;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -56,9 +62,27 @@ pub struct Status {
     /// What is wrong: every alert that is on.
     #[serde(default)]
     pub alerts: Vec<Alert>,
+    /// The incidents that are open, the oldest first.
+    #[serde(default)]
+    pub incidents: Vec<incident::Incident>,
     /// How it goes with telling others of alerts.
     #[serde(default)]
     pub notify: Notify,
+    /// What became of publications.
+    #[serde(default)]
+    pub publications: measured::Publications,
+    /// What the last audit found.
+    #[serde(default)]
+    pub audit: measured::Audit,
+    /// How history is.
+    #[serde(default)]
+    pub history: measured::History,
+    /// Where metrics and the page are to be had.
+    #[serde(default)]
+    pub http: measured::Http,
+    /// The drill that is on, or whose effects are not over yet.
+    #[serde(default)]
+    pub drill: Option<drill::Running>,
     /// The services, in the order of the configuration.
     pub services: Vec<Service>,
 }
@@ -99,6 +123,9 @@ pub struct Alert {
     pub remedy: String,
     /// The alert that explains it.
     pub inhibited_by: Option<String>,
+    /// The drill that causes it.
+    #[serde(default)]
+    pub drill: Option<String>,
 }
 
 /// How it goes with telling others of alerts.
@@ -171,6 +198,12 @@ pub struct Tracking {
     pub refused: u64,
     /// Ports that were taken when `snat` tried them.
     pub collisions: u64,
+    /// Room for entries of a first packet.
+    #[serde(default)]
+    pub fresh_room: u64,
+    /// Room for the other entries.
+    #[serde(default)]
+    pub established_room: u64,
 }
 
 /// How the journal is.
@@ -292,6 +325,13 @@ pub struct Service {
     pub syn_flood: Option<SynFlood>,
     /// Packets of this service that did not reach a backend, by reason.
     pub exits: BTreeMap<String, u64>,
+    /// The owners of its ring's slots.
+    #[serde(skip)]
+    pub band: measured::Band,
+    /// The part of its new flows of the last minute that fell into each 64th of the ring, by samples;
+    /// empty where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub heat: Vec<f32>,
     /// Its backends, in the order of the configuration.
     pub backends: Vec<Backend>,
 }
@@ -402,6 +442,9 @@ pub struct Backend {
     /// How it performs; absent where nobody looks.
     #[serde(default)]
     pub performance: Option<Performance>,
+    /// What it asks for by its agent; absent where none is asked.
+    #[serde(default)]
+    pub agent: Option<Agent>,
     /// In how long it will have its whole weight, while it starts slowly.
     #[serde(default)]
     pub full_in_s: Option<f64>,
@@ -413,6 +456,9 @@ pub struct Backend {
     pub health_since_ms: u64,
     /// The last probe, where there was one.
     pub last_probe: Option<Probe>,
+    /// All of them, in numbers.
+    #[serde(default)]
+    pub probes: measured::Probes,
     /// Why it is not in the ring; absent where it is.
     pub out_of_ring: Option<String>,
     /// Its next hop, where it is known.
@@ -437,6 +483,32 @@ pub struct Backend {
     pub byte_rate: f64,
     /// New TCP connections a second.
     pub new_flow_rate: f64,
+    /// How long it takes from a SYN to the end of the handshake, as some flows showed lately; absent
+    /// where none did. In modes `nat` and `snat` without the way to the client, in the others with
+    /// it.
+    #[serde(default)]
+    pub handshake: Option<Latency>,
+    /// How long it takes from a request to the first of its response, likewise.
+    #[serde(default)]
+    pub response: Option<Latency>,
+    /// All that was measured so, in numbers; absent where nothing was.
+    #[serde(default)]
+    pub measured: Option<Box<measured::Flows>>,
+}
+
+/// How long something took, over about the last half minute.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// How many times that was measured, each for the less the older it is.
+    pub samples: f64,
+    /// The geometric mean.
+    pub mean_ms: f64,
+    /// Half of them took no longer; to within a factor of 1.4, as the others.
+    pub median_ms: f64,
+    /// Nine tenths took no longer.
+    pub p90_ms: f64,
+    /// Ninety-nine hundredths took no longer.
+    pub p99_ms: f64,
 }
 
 /// How a backend performs beside its peers.
@@ -450,20 +522,74 @@ pub struct Performance {
     /// What is held against it: `slow` or `failing`.
     #[serde(default)]
     pub cause: Option<String>,
+    /// What told so: `probes` or `traffic`.
+    #[serde(default)]
+    pub by: Option<String>,
     /// What is held against it, in words.
     pub reason: Option<String>,
     /// Why it keeps its weight nevertheless, in words.
     pub spared: Option<String>,
-    /// Its latency over the last seconds.
+    /// Its latency over the last seconds, by its probes.
     pub latency_ms: Option<f64>,
     /// The median of its peers' latencies.
     pub peers_ms: Option<f64>,
     /// How many times as slow as its peers it is.
     pub ratio: Option<f64>,
-    /// The evidence against it, as a part of what it is demoted by.
+    /// How it performs by traffic; absent where that is not looked at.
+    #[serde(default)]
+    pub traffic: Option<ByTraffic>,
+    /// The evidence against it, by whatever has most, as a part of what it is demoted by.
     pub evidence: f64,
     /// In how long it may get weight back at the earliest, where it lacks some.
     pub next_rise_s: Option<f64>,
+}
+
+/// How a backend performs beside its peers by what is measured of its clients' flows. Of each
+/// connection one request a minute counts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ByTraffic {
+    /// `judged`; `new` (it is still being learned how it compares); `too-few` (too little comes to
+    /// judge by).
+    pub state: String,
+    /// Its latency lately: the geometric mean. In modes other than `nat` and `snat` with the way to
+    /// the client and back.
+    pub latency_ms: Option<f64>,
+    /// The median of its peers' latencies.
+    pub peers_ms: Option<f64>,
+    /// How many times as slow as its peers it is.
+    pub ratio: Option<f64>,
+    /// The evidence that it is slow, as a part of what it is demoted by.
+    pub evidence: f64,
+    /// The evidence that clients find no answer, likewise.
+    pub failing_evidence: f64,
+    /// How many requests count in a minute.
+    pub per_minute: f64,
+    /// How long it would take to find that it became as slow as must be found, where it is `judged`.
+    pub found_within_s: Option<f64>,
+}
+
+/// What a backend asks for by its agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Agent {
+    /// `up`; `drain` or `maint` (its owner wants no new flows for it); `down`, `fail` or `stopped`
+    /// (it says so of itself); `silent` (it has said nothing yet, or nothing for so long that its
+    /// last word does not count any more).
+    pub state: String,
+    /// Which part of its weight it wants while it is `up`, in percent; absent while it is `silent`.
+    pub percent: Option<u8>,
+    /// Why, in its own words.
+    pub note: Option<String>,
+    /// Which part of its weight that leaves it: as far as it is followed, and unless it is `ignored`.
+    pub part: f64,
+    /// Since when it has asked for that; absent while it is `silent`.
+    pub since_ms: Option<u64>,
+    /// When it was last understood; absent while it is `silent`.
+    pub heard_at_ms: Option<u64>,
+    /// Why the last question was not answered; absent where it was.
+    pub failure: Option<String>,
+    /// Why what it asks for does not count: `override` (an operator decided), or `too-little-left` (the
+    /// service would keep too little of its weight).
+    pub ignored: Option<String>,
 }
 
 /// The outcome of a probe.

@@ -8,6 +8,11 @@
 //! | `POST /v1/apply`, `/v1/confirm`, `/v1/rollback` | 200, [`Outcome`](super::proto::change::Outcome) |
 //! | `POST /v1/override` | 200, [`Imposed`](super::proto::change::Imposed) |
 //! | `GET /v1/configurations` | 200, a list of [`Configuration`](super::proto::change::Configuration) |
+//! | `POST /v1/incident` | 200, [`Done`](super::proto::incident::Done) |
+//! | `POST /v1/flows` | 200, [`Flows`](super::proto::flows::Flows) |
+//! | `POST /v1/explain` | 200, [`Explanations`](super::proto::explain::Explanations) |
+//! | `POST /v1/trace` | 200, a [`Line`](super::proto::trace::Line) for each decision, as they are made |
+//! | `POST /v1/drill`, `/v1/drill/abort` | 200, [`Answer`](super::proto::drill::Answer) |
 //! | `GET` and `POST /v1/log` | 200, [`LogFilter`](super::proto::LogFilter) |
 //! | what the controller refuses | 404, 409, 422, 500 or 503, [`Problem`] |
 //! | another method there | 405, [`Problem`] |
@@ -16,7 +21,7 @@
 //!
 //! A connection carries one request and lives for at most five seconds, which bounds a slow
 //! header, a slow body and a slow reader alike; once a whole request is with the controller, for a
-//! minute. Whoever may connect may look; root, the controller's own user and members of
+//! minute; one over which decisions are told, for as long as that may take. Whoever may connect may look; root, the controller's own user and members of
 //! `admin.change_group` may change.
 
 pub mod change;
@@ -29,7 +34,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -57,7 +62,7 @@ use self::{
     peer::{Admission, Peer},
     socket::SocketFile,
 };
-use super::proto::{Problem, Status};
+use super::proto::{Problem, Status, trace::LONGEST_S};
 use crate::model::AdminConfig;
 
 /// How long a connection may last, from its acceptance to the last byte of the answer.
@@ -65,6 +70,8 @@ const CONNECTION_TIME: Duration = Duration::from_secs(5);
 /// How many times as long one may last that waits for the controller: a change waits for the first
 /// answers of new backends.
 const ROUNDS: u32 = 12;
+/// The same for one over which decisions are told.
+const LONG_ROUNDS: u32 = LONGEST_S as u32 / CONNECTION_TIME.as_secs() as u32 + 2;
 /// How long open connections may go on once the server is told to end.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// Connections served at a time; others wait in the kernel's backlog.
@@ -273,7 +280,7 @@ fn resolve_group(group: &str) -> Result<Gid, BindError> {
 struct Caller {
     actor: Actor,
     may_change: bool,
-    takes_time: Arc<AtomicBool>,
+    rounds: Arc<AtomicU32>,
 }
 
 impl Caller {
@@ -285,13 +292,18 @@ impl Caller {
                 name: user.map_or_else(|| format!("user {}", peer.uid), |user| user.name),
             },
             may_change: admission.lets_change(peer),
-            takes_time: Arc::default(),
+            rounds: Arc::new(AtomicU32::new(1)),
         }
     }
 
     /// The request is whole, and the controller may take its time.
     fn take_time(&self) {
-        self.takes_time.store(true, Ordering::Relaxed);
+        self.rounds.store(ROUNDS, Ordering::Relaxed);
+    }
+
+    /// The answer comes line by line.
+    fn stream(&self) {
+        self.rounds.store(LONG_ROUNDS, Ordering::Relaxed);
     }
 }
 
@@ -303,11 +315,11 @@ async fn answer(
     more: Router,
     admission: Admission,
 ) {
-    let mut takes_time = Arc::default();
+    let mut rounds = Arc::new(AtomicU32::new(1));
     let service = match Peer::of(&stream) {
         Ok(peer) if admission.admits(&peer) => {
             let caller = Caller::new(&peer, admission);
-            takes_time = caller.takes_time.clone();
+            rounds = caller.rounds.clone();
             api(status, Desk { asks, caller }, more)
         }
         Ok(peer) => {
@@ -325,14 +337,14 @@ async fn answer(
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(connection);
-    for _ in 0..ROUNDS {
+    for round in 1.. {
         match time::timeout(CONNECTION_TIME, &mut connection).await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => {
                 log::debug!("admin connection failed: {error}");
                 return;
             }
-            Err(_) if takes_time.load(Ordering::Relaxed) => {}
+            Err(_) if round < rounds.load(Ordering::Relaxed) => {}
             Err(_) => break,
         }
     }

@@ -57,6 +57,7 @@ pub fn judge(config: &Config, local: &[IpNet]) -> Vec<Finding> {
             "add [[notify]], and ask it by 'evenkeel notify test'",
         ));
     }
+    findings.extend(open_to_all(config));
     if config.data_plane.xdp_mode == XdpMode::Generic {
         findings.push(Finding::new(
             "L30",
@@ -68,6 +69,21 @@ pub fn judge(config: &Config, local: &[IpNet]) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// L34: metrics and page for everybody who gets there.
+fn open_to_all(config: &Config) -> Option<Finding> {
+    let mut listen = config.http.listen.iter();
+    let open = listen.find(|at| !at.ip().is_loopback())?;
+    config.http.token.is_none().then(|| {
+        Finding::new(
+            "L34",
+            Level::Warning,
+            format!("metrics and the page are at {open}, for everybody"),
+            "they name services, backends and the heaviest clients, and say what is down",
+            "set token, certificate and key under [http], or listen on loopback only",
+        )
+    })
 }
 
 /// L4: weights against what the backends can take.

@@ -230,28 +230,37 @@ fn few_clients(service: &Service, live: &Live) -> Option<Finding> {
     })
 }
 
-/// L27: backends that somebody took out, and nobody brought back.
+/// L27: backends that somebody took out, or that took themselves out, and nobody brought back.
 fn left_out(live: &Live, now_ms: u64) -> Vec<Finding> {
     let finding = |backend: &proto::Backend| {
-        let of = backend.overridden.as_ref()?;
-        let word = match of.kind.as_str() {
-            "drain" => "drained",
-            "disable" => "disabled",
+        let (since, word, by, remedy) = match (&backend.overridden, &backend.agent) {
+            (Some(of), _) => {
+                let word = match of.kind.as_str() {
+                    "drain" => "drained",
+                    "disable" => "disabled",
+                    _ => return None,
+                };
+                let remedy = format!("'evenkeel backend enable {} {}'", live.name, backend.name);
+                (of.since_ms, word, (&*of.actor, &of.reason), remedy)
+            }
+            (None, Some(agent)) if agent.part <= 0.0 => {
+                let remedy = "have its agent say 'up ready 100%'".to_owned();
+                let by = ("its agent", &agent.note);
+                (agent.since_ms?, "without new flows", by, remedy)
+            }
             _ => return None,
         };
-        let since = now_ms.saturating_sub(of.since_ms);
-        (since > FORGOTTEN).then(|| {
-            let hours = since / (60 * 60 * 1000);
-            let reason = of.reason.as_deref().unwrap_or("no reason was given");
+        let (actor, reason) = by;
+        let reason = reason.as_deref().unwrap_or("no reason was given");
+        let passed = now_ms.saturating_sub(since);
+        (passed > FORGOTTEN).then(|| {
+            let hours = passed / (60 * 60 * 1000);
             Finding::new(
                 "L27",
                 Level::Warning,
-                format!("{word} for {hours} hours by {} ({reason})", of.actor),
+                format!("{word} for {hours} hours by {actor} ({reason})"),
                 "the others do its work, and there is one less to take over",
-                format!(
-                    "'evenkeel backend enable {} {}', or take it out of the configuration",
-                    live.name, backend.name
-                ),
+                format!("{remedy}, or take it out of the configuration"),
             )
             .at(&backend.name)
         })

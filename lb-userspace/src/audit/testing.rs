@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::admin::proto::Status;
 
 /// A status as the controller of a service of three backends would give it, with a part of it changed.
-pub(super) fn status(change: impl FnOnce(&mut Value)) -> Status {
+pub(crate) fn status(change: impl FnOnce(&mut Value)) -> Status {
     let backend = |n: u8, slots: u32| {
         json!({
             "name": format!("10.0.0.{n}"), "address": format!("10.0.0.{n}"), "weight": 1,

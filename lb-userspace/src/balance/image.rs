@@ -135,6 +135,12 @@ pub fn occupied(places: &[Vip]) -> impl Iterator<Item = &Vip> {
     places.iter().filter(|place| place.key.family != 0)
 }
 
+/// Puts records of endpoints into the places of their keys, and the hash keys that allow it into
+/// the header.
+pub fn place_endpoints(header: &mut layout::Header, places: &mut [Vip], records: &[Vip]) {
+    cuckoo::ENDPOINTS.fill(header, places, records);
+}
+
 impl Image {
     /// Builds the image that follows `live`.
     ///
@@ -210,7 +216,7 @@ impl Image {
         let addresses: Vec<Vip> = places::addresses(&vips).collect();
         vips.extend(addresses.into_iter().chain(pool));
         cuckoo::VIPS.fill(header, &mut tables.vips, &vips);
-        cuckoo::ENDPOINTS.fill(header, &mut tables.by_address, &named);
+        place_endpoints(header, &mut tables.by_address, &named);
         for (place, own) in tables.snat.iter_mut().zip(pool_addresses(common.snat)) {
             *place = own;
         }
@@ -252,8 +258,31 @@ impl Image {
         }
     }
 
+    /// The same with another ring of a service, under the number of the present one, and what else is
+    /// answered of it; `None` where the service has none.
+    ///
+    /// That is no way to publish anything: packets would follow it slot by slot. It is how somebody
+    /// looks who writes to the kernel's tables.
+    #[must_use]
+    pub fn drifted<T>(
+        &self,
+        service: u16,
+        change: impl FnOnce(&[Slot]) -> (Vec<Slot>, T),
+    ) -> Option<(Self, T)> {
+        let ring = self.vip_of(service)?.ring;
+        let (slots, told) = change(self.rings.get(&ring)?);
+        let mut drifted = self.clone();
+        drifted.rings.insert(ring, slots.into());
+        Some((drifted, told))
+    }
+
     /// The ring of a service, by its number; `None` where it has none.
     pub fn ring_of(&self, service: u16) -> Option<&Arc<[Slot]>> {
+        self.rings.get(&self.vip_of(service)?.ring)
+    }
+
+    /// The record by which packets find a service that has a ring, by its number.
+    fn vip_of(&self, service: u16) -> Option<&Vip> {
         let record = &self.tables.services[usize::from(service)];
         let key = VipKey {
             address: record.address,
@@ -265,7 +294,7 @@ impl Image {
         let places = self.tables.header.places(&key);
         let mut vips = places.iter().map(|&place| &self.tables.vips[place]);
         let vip = vips.find(|vip| vip.key == key && vip.service == service)?;
-        (vip.state == state::SERVING).then(|| self.rings.get(&vip.ring))?
+        (vip.state == state::SERVING).then_some(vip)
     }
 }
 

@@ -4,6 +4,8 @@
 //! from there to the established ones and never back within a pinned slot. What it finds out is
 //! true of slots that were pinned all the time, in which no entry is born.
 
+mod why;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -21,6 +23,8 @@ use super::{
     image::{Image, vips},
     transition::names_endpoint,
 };
+
+pub use self::why::{Reasons, Why};
 
 /// A table of flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

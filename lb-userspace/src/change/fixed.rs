@@ -65,6 +65,11 @@ pub fn fixed(before: &Config, after: &Config) -> Vec<Fixed> {
             RESTART,
         ),
         (
+            "state.max_history",
+            state.max_history != next_state.max_history,
+            RESTART,
+        ),
+        (
             "tracking.fresh",
             tracking.fresh != next_tracking.fresh,
             UNLOAD,
@@ -115,6 +120,8 @@ pub fn settings(before: &Config, after: &Config) -> Vec<String> {
         tracking,
         notify,
         audit,
+        incidents,
+        http,
         services: _,
     } = before;
     let next = &after.tracking;
@@ -131,6 +138,8 @@ pub fn settings(before: &Config, after: &Config) -> Vec<String> {
         ("tunnel", *tunnel != after.tunnel),
         ("notify", *notify != after.notify),
         ("audit", *audit != after.audit),
+        ("incidents", *incidents != after.incidents),
+        ("http", *http != after.http),
         ("tracking.window", tracking.window != next.window),
         ("tracking.idle_tcp", tracking.idle_tcp != next.idle_tcp),
         ("tracking.idle_udp", tracking.idle_udp != next.idle_udp),
@@ -192,7 +201,7 @@ mod tests {
     #[test]
     fn what_holds_for_all_is_named() {
         let other = "[data_plane]\ninterfaces = [\"eth0\"]\nevenness = 0.01\non_drift = \"report\"\n[tracking]\n\
-                     window = \"1m\"\n[tunnel]\ngue_port = 6081\n[audit]\nevery = \"2h\"\n\
+                     window = \"1m\"\n[tunnel]\ngue_port = 6081\n[audit]\nevery = \"2h\"\n[incidents]\nclose_after = \"1h\"\n[http]\nlisten = []\n\
                      [[notify]]\nname = \"ops\"\ntype = \"file\"\npath = \"/alerts\"";
         let live = [
             "data_plane.evenness",
@@ -200,6 +209,8 @@ mod tests {
             "tunnel",
             "notify",
             "audit",
+            "incidents",
+            "http",
             "tracking.window",
         ];
         assert_eq!(

@@ -11,6 +11,7 @@ use crate::{
         transition::names_endpoint,
     },
     model::{Backend, Service, ServiceKey},
+    stats::{clients::Clients, heat},
 };
 
 /// Services and their slots at one moment.
@@ -81,6 +82,45 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// Adds to a plan for this state what flows that came lately would do in it.
+    pub fn forecast<'a>(
+        &self,
+        plan: &mut Plan,
+        samples: impl Fn(&ServiceKey) -> Option<&'a Clients>,
+    ) {
+        for service in &mut plan.services {
+            let is_it = |seen: &&Seen| seen.service.key.to_string() == service.key;
+            let Some(seen) = self.services.iter().find(is_it) else {
+                continue;
+            };
+            let Some(clients) = samples(&seen.service.key) else {
+                continue;
+            };
+            let owner = |slot: usize| {
+                let owner = seen.slots.get(slot)?.owner();
+                seen.ends.iter().position(|&end| end == owner)
+            };
+            let sizes = heat::Sizes {
+                before: service.ring_slots_before as usize,
+                after: seen.slots.len(),
+            };
+            let owners = seen.ends.len();
+            let Some((shares, count)) = heat::shares(clients.samples(), sizes, owners, owner)
+            else {
+                continue;
+            };
+            service.forecast_from = count as u64;
+            for (backend, share) in seen.service.backends.iter().zip(shares) {
+                let mut planned = service.backends.iter_mut();
+                if let Some(planned) = planned.find(|of| of.address == backend.address) {
+                    planned.forecast = Some(share);
+                }
+            }
+        }
+    }
+}
+
 /// What becomes of one service; at least one of both is there.
 fn compare(before: Option<&Seen>, after: Option<&Seen>) -> ServicePlan {
     let Some(known) = after.or(before) else {
@@ -109,6 +149,7 @@ fn compare(before: Option<&Seen>, after: Option<&Seen>) -> ServicePlan {
         ring_slots: new.len() as u32,
         slots_moved: moved(&old, &new),
         slots_in_transition: new.iter().filter(in_transition).count() as u32,
+        forecast_from: 0,
         backends,
     }
 }
@@ -169,6 +210,7 @@ fn backends(before: Option<&Seen>, after: Option<&Seen>) -> Vec<BackendPlan> {
             slots: after.map_or(0, |(_, slots, _)| *slots),
             share_before: before.map_or(0.0, |(.., share)| *share),
             share: after.map_or(0.0, |(.., share)| *share),
+            forecast: None,
         })
     };
     addresses.into_iter().filter_map(plan).collect()
@@ -194,6 +236,8 @@ pub fn differing(before: &Service, after: &Service) -> Vec<String> {
         ("slow_start", old.slow_start != new.slow_start),
         ("panic_below", old.panic_below != new.panic_below),
         ("ejection", old.ejection != new.ejection),
+        ("agent", old.agent != new.agent),
+        ("measure_one_in", old.measured != new.measured),
     ];
     keys.into_iter()
         .filter(|(_, differs)| *differs)

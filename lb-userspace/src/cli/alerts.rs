@@ -4,12 +4,16 @@ use std::{fmt::Write as _, path::PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
+use serde::Serialize;
 
 use super::{
     ADMIN_SOCKET, Answer,
     output::{self, plain},
 };
-use crate::admin::{client::Client, proto::Alert};
+use crate::{
+    admin::{client::Client, proto::Alert},
+    model::{AlertName, RUNBOOKS},
+};
 
 /// List the alerts that are on, since when, and what to do about each
 ///
@@ -26,7 +30,7 @@ States:
   inhibited  another alert explains it, so nobody is told
 
 With --json, the alerts are printed as a list of {name, severity, state, service, backend, detail,
-since_ms, summary, meaning, remedy, inhibited_by}, the gravest first.
+since_ms, summary, meaning, remedy, inhibited_by, runbook}, the gravest first.
 
 Exit codes:
   0  no alert is on, but for such of severity info
@@ -51,7 +55,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     let mut alerts = status.alerts;
     alerts.sort_by_key(rank);
     let text = if arguments.json {
-        serde_json::to_string_pretty(&alerts)? + "\n"
+        let told = |alert| Told {
+            alert,
+            runbook: runbook(alert),
+        };
+        let told: Vec<_> = alerts.iter().map(told).collect();
+        serde_json::to_string_pretty(&told)? + "\n"
     } else {
         render(&alerts, status.now_ms)
     };
@@ -61,13 +70,27 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
 }
 
 /// The gravest first, then the oldest.
-fn rank(alert: &Alert) -> (u8, bool, u64) {
+pub(super) fn rank(alert: &Alert) -> (u8, bool, u64) {
     let severity = match alert.severity.as_str() {
         "page" => 0,
         "ticket" => 1,
         _ => 2,
     };
     (severity, alert.state != "firing", alert.since_ms)
+}
+
+/// Where the runbook of an alert is; `None` for one that a newer controller knows alone.
+pub(super) fn runbook(alert: &Alert) -> Option<String> {
+    let name = AlertName::of(&alert.name)?;
+    Some(format!("{RUNBOOKS}{}", name.runbook()))
+}
+
+/// An alert with its runbook, for JSON.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    alert: &'a Alert,
+    runbook: Option<String>,
 }
 
 fn render(alerts: &[Alert], now_ms: u64) -> String {
@@ -91,6 +114,9 @@ fn render(alerts: &[Alert], now_ms: u64) -> String {
             plain(&alert.summary)
         );
         let _ = writeln!(text, "        → {}", plain(&alert.remedy));
+        if let Some(runbook) = runbook(alert) {
+            let _ = writeln!(text, "        runbook: {runbook}");
+        }
     }
     text
 }
@@ -113,6 +139,7 @@ mod tests {
             meaning: String::new(),
             remedy: "look at it".to_owned(),
             inhibited_by: inhibited_by.map(ToOwned::to_owned),
+            drill: None,
         };
         let mut alerts = [
             alert("BackendDown", "ticket", Some("FleetDegraded")),
@@ -122,9 +149,10 @@ mod tests {
         let text = render(&alerts, 65_000);
         assert_eq!(
             text,
-            "page    FleetDegraded, firing, for 1m: web/b1 is \\u{1b}[2Jdown\n        → look at it\n\
+            "page    FleetDegraded, firing, for 1m: web/b1 is \\u{1b}[2Jdown\n        → look at it\n        \
+             runbook: /usr/share/doc/evenkeel/runbooks/fleetdegraded.md\n\
              ticket  BackendDown, inhibited by FleetDegraded, for 1m: web/b1 is \\u{1b}[2Jdown\n        \
-             → look at it\n"
+             → look at it\n        runbook: /usr/share/doc/evenkeel/runbooks/backenddown.md\n"
         );
         assert_eq!(render(&[], 0), "no alert is on\n");
     }

@@ -1,4 +1,6 @@
-//! `evenkeel backend`: overrides of what the configuration says of one backend.
+//! `evenkeel backend`: one backend, and overrides of what the configuration says of it.
+
+mod show;
 
 use std::{
     path::PathBuf,
@@ -19,13 +21,16 @@ use crate::admin::{
 /// How often `--wait` looks.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Drain, disable, re-weight or enable one backend, without touching the configuration
+/// Show one backend, or drain, disable, re-weight or enable it without touching the configuration
 ///
-/// The override is in force at once and outlives restarts and changes of the configuration, until
+/// An override is in force at once and outlives restarts and changes of the configuration, until
 /// 'enable' or its time ends it. 'evenkeel status' shows who did it and why.
 #[derive(Debug, Args)]
-#[command(after_long_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_long_help = "\
 Examples:
+  sudo evenkeel backend web/b2
   sudo evenkeel backend drain web b2 --reason 'new kernel' --expires 2h
   sudo evenkeel backend drain web b2 --deadline 10m --wait
   sudo evenkeel backend disable web b2 --reason 'answers garbage'
@@ -33,12 +38,23 @@ Examples:
   sudo evenkeel backend enable web b2
 
 Exit codes:
-  0  it is in force; with --wait, the backend is drained
-  1  refused: everything is as it was; with --wait, the drain was taken back
-  2  the controller cannot be asked, or wrong usage")]
+  0  it is in force, or was shown; with --wait, the backend is drained
+  1  refused: everything is as it was; there is no such backend; with --wait, the drain was taken
+     back
+  2  the controller cannot be asked, or wrong usage"
+)]
 pub(super) struct Arguments {
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
+    /// Show everything that is known of this backend
+    #[arg(value_name = "SERVICE/BACKEND", required = true)]
+    name: Option<String>,
+    /// The controller's admin socket
+    #[arg(long, value_name = "PATH", env = "EVENKEEL_SOCKET", default_value = ADMIN_SOCKET)]
+    socket: PathBuf,
+    /// Print JSON, as it stands in 'evenkeel status --json'
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -96,9 +112,13 @@ struct Target {
     json: bool,
 }
 
-/// Asks for the override, and waits for a drain where that is wanted.
+/// Shows the backend; or asks for the override, and waits for a drain where that is wanted.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
-    let (to, action, deadline, wait) = match &arguments.what {
+    let Some(what) = &arguments.what else {
+        let name = arguments.name.as_deref().unwrap_or_default();
+        return show::show(name, &arguments.socket, arguments.json);
+    };
+    let (to, action, deadline, wait) = match what {
         What::Drain { to, deadline, wait } => (to, Action::Drain, *deadline, *wait),
         What::Disable { to } => (to, Action::Disable, None, false),
         What::Enable { to } => (to, Action::Enable, None, false),

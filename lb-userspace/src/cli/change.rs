@@ -15,6 +15,7 @@ use crate::{
         proto::change::{BackendPlan, Fate, Finding, Plan, Request, ServicePlan},
     },
     causes::with_causes,
+    stats::heat::FEW,
 };
 
 /// Reads a configuration to ask a controller about.
@@ -161,14 +162,24 @@ fn headline(service: &ServicePlan) -> String {
 }
 
 fn table(service: &ServicePlan) -> String {
+    let foreseen = service.backends.iter().any(|of| of.forecast.is_some());
+    let mut header = vec!["", "backend", "address", "weight", "share", "slots"];
+    if foreseen {
+        header.push("would get");
+    }
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
         .force_no_tty()
         .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(["", "backend", "address", "weight", "share", "slots"]);
+        .set_header(header);
     for backend in &service.backends {
-        table.add_row(row(backend));
+        let mut cells = row(backend);
+        if foreseen {
+            let part = backend.forecast.map_or_else(|| "-".to_owned(), percent);
+            cells.push(Cell::new_owned(part).set_alignment(CellAlignment::Right));
+        }
+        table.add_row(cells);
     }
     for column in table.column_iter_mut() {
         column.set_padding((2, 0));
@@ -177,7 +188,24 @@ fn table(service: &ServicePlan) -> String {
         .lines()
         .map(|line| line.trim_end().to_owned())
         .collect();
-    lines.join("\n") + "\n"
+    let mut text = lines.join("\n") + "\n";
+    if foreseen {
+        let from = service.forecast_from;
+        let few = if from < FEW as u64 {
+            ", which are few"
+        } else {
+            ""
+        };
+        let _ = writeln!(
+            text,
+            "     would get: of the new flows of the last minute, by {from} samples{few}"
+        );
+    }
+    text
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2} %", share * 100.0)
 }
 
 fn row(backend: &BackendPlan) -> Vec<Cell> {
@@ -188,7 +216,6 @@ fn row(backend: &BackendPlan) -> Vec<Cell> {
         Fate::Same => "",
     };
     let weight = |weight: Option<u16>| weight.map_or_else(|| "-".to_owned(), |w| w.to_string());
-    let percent = |share: f64| format!("{:.2} %", share * 100.0);
     let arrow = |before: String, after: String| {
         if before == after {
             after
@@ -261,6 +288,7 @@ mod tests {
             slots: slots[1],
             share_before: f64::from(slots[0]) / 256.0,
             share: f64::from(slots[1]) / 256.0,
+            forecast: None,
         }
     }
 
@@ -279,6 +307,7 @@ mod tests {
                 ring_slots: 256,
                 slots_moved: 64,
                 slots_in_transition: 64,
+                forecast_from: 0,
                 backends: vec![
                     backend("b1", Fate::Changed, [Some(1), Some(3)], [128, 192]),
                     backend("b2", Fate::Removed, [Some(1), None], [128, 0]),
@@ -317,6 +346,20 @@ the audit refuses this; 'apply --force --reason TEXT' overrules it
 0 services added, 0 removed, 1 changed, 2 as before; 64 of 256 slots move; the flows of 1 services are tracked
 ";
         let found = render(&plan);
+        assert!(found == expected, "{found}");
+
+        let mut service = plan.services[0].clone();
+        service.forecast_from = 40;
+        service.backends[0].forecast = Some(0.9);
+        service.backends[2].forecast = Some(0.1);
+        let expected = "\
+\x20    backend  address   weight  share              slots      would get
+  ~  b1       10.0.0.1   1 → 3  50.00 % → 75.00 %  128 → 192    90.00 %
+  -  b2       10.0.0.1   1 → -   50.00 % → 0.00 %    128 → 0          -
+  +  b3       10.0.0.1   - → 1   0.00 % → 25.00 %     0 → 64    10.00 %
+     would get: of the new flows of the last minute, by 40 samples, which are few
+";
+        let found = table(&service);
         assert!(found == expected, "{found}");
         assert_eq!(render(&Plan::default()), "no change\n");
     }

@@ -14,7 +14,7 @@ use crate::{
     config::{self, LoadError},
     model::{
         AdminConfig, Backend, Config, Ejection, Fragments, HealthCheck, Mode, OnDown, Part,
-        Protocol, Service, Spread, Tunnel, UdpFlows, Via,
+        Protocol, Senses, Service, Spread, Tunnel, UdpFlows, Via,
     },
 };
 
@@ -206,13 +206,26 @@ fn options(service: &Service) -> Vec<String> {
     if options.ejection != Ejection::default() {
         out.push(describe_ejection(&options.ejection));
     }
+    if let Some(agent) = &options.agent {
+        out.push(format!(
+            "agents on port {} asked every {}, time-out {}; a last word counts for {}",
+            agent.port,
+            format_duration(agent.interval),
+            format_duration(agent.timeout),
+            format_duration(agent.keep),
+        ));
+    }
     out
 }
 
 fn describe_ejection(ejection: &Ejection) -> String {
     format!(
-        "underperformers: {}, from {}x and {} % failures, up to {} % of the weight, for {}",
+        "underperformers: {} by {}, from {}x and {} % failures, up to {} % of the weight, for {}",
         ejection.underperformers,
+        match ejection.senses {
+            Senses::Probes => "probes",
+            Senses::ProbesAndTraffic => "probes and traffic",
+        },
         ejection.slow.ratio(),
         ejection.errors.fraction() * 100.0,
         ejection.budget.fraction() * 100.0,
@@ -345,6 +358,8 @@ mod tests {
             tracking: Tracking::default(),
             state: State::default(),
             audit: crate::model::Audit::default(),
+            incidents: crate::model::Incidents::default(),
+            http: crate::model::HttpServer::default(),
             notify: Vec::new(),
             services: vec![Service {
                 name: "web".into(),
@@ -396,7 +411,7 @@ snat from     10.0.0.100, ports 1024-33791
 remembers     up to 65536 new and 262144 established flows; for 10m after a change
 
 web  tcp 198.51.100.10:80, snat, 4096 slots, drop packets while no backend is usable
-  spread by source address; prefixes: 1 allowed, 0 denied, others denied; 10 new connections a second from each source, 20 at once; pass fragments; flows stay with a backend that is down; slow start over 30s; never in panic; underperformers: demote, from 2x and 1 % failures, up to 34 % of the weight, for 2m
+  spread by source address; prefixes: 1 allowed, 0 denied, others denied; 10 new connections a second from each source, 20 at once; pass fragments; flows stay with a backend that is down; slow start over 30s; never in panic; underperformers: demote by probes and traffic, from 2x and 1 % failures, up to 34 % of the weight, for 2m
   tcp check of port 80 every 1s, time-out 500ms; up after 2 passed, down after 3 failed
   b1      10.0.0.1  weight 3, 75.0 % of the load, port 8080
   old-b2  10.0.0.2  weight 1, 25.0 % of the load

@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
+use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{SignalKind, signal},
     time,
@@ -22,6 +23,7 @@ use super::{Answer, output};
 use crate::{
     dataplane::decap::{self, Decap, Others, Rules, Senders, host},
     model::XdpMode,
+    privileges,
 };
 
 /// Where everything is pinned, unless named.
@@ -138,6 +140,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
              host under any address"
         );
     }
+    // Before there is another thread.
+    privileges::give_up_all_but(privileges::DECAPSULATOR)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -169,6 +173,9 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<Answer> {
     say(arguments, None)?;
     if arguments.once {
         return Ok(Answer::Yes);
+    }
+    if let Err(e) = sd_notify::notify(&[NotifyState::Ready]) {
+        log::warn!("the service manager was not told that tunnels end here: {e}");
     }
     let period = Duration::from_secs(arguments.every);
     let mut ticks = time::interval_at(time::Instant::now() + period, period);

@@ -75,7 +75,7 @@ pub(super) struct Arguments {
 }
 
 /// Milliseconds since the Unix epoch.
-fn moment(text: &str) -> Result<u64, String> {
+pub(super) fn moment(text: &str) -> Result<u64, String> {
     let now = now();
     let time = match humantime::parse_duration(text) {
         Ok(ago) => now.checked_sub(ago).ok_or("that is before 1970")?,

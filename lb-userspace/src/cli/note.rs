@@ -64,7 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
 }
 
 /// Who sits there: the user before sudo.
-fn user() -> String {
+pub(super) fn user() -> String {
     let name = |uid: Uid| User::from_uid(uid).ok().flatten().map(|user| user.name);
     let before_sudo = env::var("SUDO_USER").ok().filter(|name| !name.is_empty());
     let uid = Uid::current();
@@ -74,7 +74,7 @@ fn user() -> String {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a note is written now")]
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |time| time.as_millis() as u64)
 }

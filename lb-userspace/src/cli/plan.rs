@@ -11,8 +11,9 @@ use crate::admin::client::Client;
 ///
 /// Asks the running controller: services and backends that come, go or change, shares before and
 /// after, the slots that move, whose flows would be tracked so that established connections stay,
-/// and what the audit finds in the new configuration. Backends that are not known yet are taken for
-/// up.
+/// and what the audit finds in the new configuration. Where new connections were seen in the last
+/// minute, also what each backend would have got of them: with few or heavy clients that is not what
+/// the shares say. Backends that are not known yet are taken for up.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:

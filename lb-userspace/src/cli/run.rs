@@ -1,7 +1,7 @@
 //! `evenkeel run`: the controller.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -40,13 +40,20 @@ pub(super) struct Arguments {
 
 /// Runs the controller.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
-    let opening = opening::open(&arguments.config, now_ms())?;
+    control(&arguments.config)
+}
+
+/// Runs a controller by a file.
+pub(super) fn control(config: &Path) -> anyhow::Result<Answer> {
+    let opening = opening::open(config, now_ms())?;
     // What takes more than a controller at work needs comes first, and before there is a thread.
     let server = Server::bind(&opening.config.admin)?;
     look(&opening.config)?;
-    privileges::give_up()?;
+    privileges::give_up_all_but(privileges::CONTROLLER)?;
+    // The controller's task has this thread. One more takes probes and questions: with two of them,
+    // a quarter of what thousands of probes take went into waking each other.
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(1)
         .enable_all()
         .build()
         .context("start the runtime")?;

@@ -1,9 +1,10 @@
 //! `evenkeel status`: who serves, and is the load even?
 
-mod judgement;
+pub(super) mod details;
+pub(super) mod judgement;
 mod render;
 mod screen;
-mod units;
+pub(super) mod units;
 
 use std::{
     env,
@@ -82,7 +83,7 @@ pub(super) struct Arguments {
 
 /// When to use colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Colour {
+pub(super) enum Colour {
     /// On a terminal, unless `NO_COLOR` is set
     Auto,
     /// In pipes and files too
@@ -193,21 +194,26 @@ fn note(answer: Result<Status, ClientError>, latest: &mut Status) -> Option<Stri
 
 impl Arguments {
     fn view(&self) -> View {
-        let out = io::stdout();
-        let terminal = out.is_terminal();
-        let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        View {
-            width: if terminal {
-                screen::size(&out).map(|(columns, _)| columns)
-            } else {
-                None
-            },
-            colour: match self.color {
-                Colour::Always => true,
-                Colour::Never => false,
-                Colour::Auto => terminal && !no_colour,
-            },
-        }
+        view(self.color)
+    }
+}
+
+/// How what is printed may look.
+pub(super) fn view(colour: Colour) -> View {
+    let out = io::stdout();
+    let terminal = out.is_terminal();
+    let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    View {
+        width: if terminal {
+            screen::size(&out).map(|(columns, _)| columns)
+        } else {
+            None
+        },
+        colour: match colour {
+            Colour::Always => true,
+            Colour::Never => false,
+            Colour::Auto => terminal && !no_colour,
+        },
     }
 }
 

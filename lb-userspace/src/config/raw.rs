@@ -283,6 +283,10 @@ table! {
         state: Leaf<Table<State>>,
         /// When the controller audits what it runs by.
         audit: Leaf<Table<Audit>>,
+        /// When incidents end by themselves.
+        incidents: Leaf<Table<Incidents>>,
+        /// What the controller shows over HTTP, to Prometheus and to browsers.
+        http: Leaf<Table<Http>>,
         /// Who is told of alerts.
         #[schemars(length(max = 32))]
         notify: Tables<Notify>,
@@ -404,6 +408,9 @@ table! {
         /// How large the journal may become, in MiB; the oldest events go first. Default: 256.
         #[schemars(range(min = 1, max = 1_048_576), extend("default" = 256))]
         max_journal_mib: Leaf<i64>,
+        /// How large history may become, in MiB; the oldest goes first. Default: 256.
+        #[schemars(range(min = 1, max = 1_048_576), extend("default" = 256))]
+        max_history_mib: Leaf<i64>,
     }
 }
 
@@ -413,6 +420,30 @@ table! {
         /// From one audit to the next. Default: `1h`.
         #[schemars(extend("default" = "1h"))]
         every: Leaf<String>,
+    }
+}
+
+table! {
+    /// When incidents end by themselves.
+    Incidents {
+        /// How long none of an incident's alerts must have been on, `1s` to `24h`. Default: `10m`.
+        #[schemars(extend("default" = "10m"))]
+        close_after: Leaf<String>,
+    }
+}
+
+table! {
+    /// What the controller shows over HTTP, to Prometheus and to browsers.
+    Http {
+        /// Addresses with ports; an empty list for none. Default: `["127.0.0.1:9660"]`.
+        #[schemars(length(max = 8), extend("default" = ["127.0.0.1:9660"]))]
+        listen: Leaf<Vec<String>>,
+        /// A PEM file with the server's certificate and those that it is signed by. Default: no TLS.
+        certificate: Leaf<String>,
+        /// A PEM file with the certificate's key.
+        key: Leaf<String>,
+        /// What a request must bring along. Default: nothing.
+        token: Leaf<Table<Secret>>,
     }
 }
 
@@ -463,6 +494,9 @@ table! {
         /// How long one delivery may take. Default: `5s`.
         #[schemars(extend("default" = "5s"))]
         timeout: Leaf<String>,
+        /// The URL of the folder of runbooks that it is told. Default: where the package puts them.
+        #[schemars(extend("default" = "file:///usr/share/doc/evenkeel/runbooks/"))]
+        runbooks: Leaf<String>,
     }
 }
 
@@ -539,6 +573,9 @@ table! {
         panic_below: Leaf<f64>,
         /// What is done about backends that answer and underperform.
         ejection: Leaf<Table<Ejection>>,
+        /// How the backends' agents are asked what part of their weight they want. Default: nobody
+        /// asks.
+        agent: Leaf<Table<Agent>>,
         /// What arrives at the busiest moment, in the unit of the backends' `capacity`: the audit
         /// says where all but one of them cannot take it.
         #[schemars(range(min = 1, max = 4_294_967_295_i64))]
@@ -546,6 +583,10 @@ table! {
         /// How long the application leaves a connection silent, `1s` to `24h`: the audit says where
         /// a flow is forgotten earlier.
         keepalive: Leaf<String>,
+        /// Of how many flows one has its latency measured in passing, 1 to 65536; 0 measures none.
+        /// Default: 64.
+        #[schemars(range(min = 0, max = 65536), extend("default" = 64))]
+        measure_one_in: Leaf<i64>,
         /// The servers.
         #[schemars(length(min = 1))]
         backends: Tables<Backend>,
@@ -667,6 +708,9 @@ table! {
         /// Default: `demote`.
         #[schemars(extend("enum" = ["demote", "alert", "off"], "default" = "demote"))]
         underperformers: Leaf<String>,
+        /// Whether what is measured of traffic counts beside probes. Default: true where flows are
+        /// spread by flow and measured.
+        traffic: Leaf<bool>,
         /// How many times as slow as its peers a backend is that must be found. Default: 2.0.
         #[schemars(range(min = 1.5, max = 10.0), extend("default" = 2.0))]
         slow: Leaf<f64>,
@@ -683,6 +727,28 @@ table! {
         /// How long a demotion lasts at least. Default: `1m`.
         #[schemars(extend("default" = "1m"))]
         hold: Leaf<String>,
+    }
+}
+
+table! {
+    /// How the agent on each backend is asked, which answers a line of words.
+    #[schemars(extend("required" = ["port"]))]
+    Agent {
+        /// The agent's TCP port, at the backend's own address.
+        #[schemars(range(min = 1, max = 65535))]
+        port: Leaf<i64>,
+        /// From the start of a question to the start of the next. Default: `2s`.
+        #[schemars(extend("default" = "2s"))]
+        interval: Leaf<String>,
+        /// How long a question may take; less than the interval. Default: `1s`, or half the interval
+        /// where that is less.
+        timeout: Leaf<String>,
+        /// Text that is sent to the agent first. Default: nothing.
+        #[schemars(length(max = 1024))]
+        send: Leaf<String>,
+        /// How long the last word of an agent that fell silent counts; more than the interval.
+        /// Default: `1m`, or five intervals where that is more.
+        keep: Leaf<String>,
     }
 }
 

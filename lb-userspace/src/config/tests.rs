@@ -3,7 +3,7 @@ mod services;
 use std::time::Duration;
 
 use super::*;
-use crate::model::{Ejection, Part, ProbeKind, RingSize, ServicePort};
+use crate::model::{AgentCheck, Ejection, Part, ProbeKind, RingSize, ServicePort};
 
 const EXAMPLE: &str = include_str!("../../../docs/evenkeel.toml");
 
@@ -36,6 +36,10 @@ fn the_annotated_example_says_what_it_says() {
     assert_eq!(config.services[0].backends[0].weight.number(), 2);
     // What the example says of defaults is what they are.
     let options = &config.services[0].options;
+    let agent = options.agent.as_ref().unwrap();
+    let defaults = (AgentCheck::INTERVAL, AgentCheck::TIMEOUT, AgentCheck::KEEP);
+    assert_eq!((agent.interval, agent.timeout, agent.keep), defaults);
+    assert_eq!((agent.port.get(), agent.send.as_str()), (8008, ""));
     assert_eq!(options.ejection, Ejection::default());
     assert_eq!(options.panic_below, Part::HALF);
     assert_eq!(options.slow_start, Some(Duration::from_secs(30)));

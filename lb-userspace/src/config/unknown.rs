@@ -67,13 +67,18 @@ fn keys(table: &[String]) -> &'static [&'static str] {
         ["tracking"] => raw::Tracking::KEYS,
         ["state"] => raw::State::KEYS,
         ["audit"] => raw::Audit::KEYS,
+        ["incidents"] => raw::Incidents::KEYS,
+        ["http"] => raw::Http::KEYS,
         ["notify", _] => raw::Notify::KEYS,
-        ["notify", _, "secret" | "url"] | ["notify", _, "headers", _] => raw::Secret::KEYS,
+        ["notify", _, "secret" | "url"] | ["notify", _, "headers", _] | ["http", "token"] => {
+            raw::Secret::KEYS
+        }
         ["services", _] => raw::Service::KEYS,
         ["services", _, "new_connections_per_source"] => raw::ConnectionLimit::KEYS,
         ["services", _, "quic"] => raw::Quic::KEYS,
         ["services", _, "health"] => raw::Health::KEYS,
         ["services", _, "ejection"] => raw::Ejection::KEYS,
+        ["services", _, "agent"] => raw::Agent::KEYS,
         ["services", _, "backends", _] => raw::Backend::KEYS,
         _ => raw::Config::KEYS,
     }

@@ -1,9 +1,11 @@
 //! From the file as it is written to a configuration that can be trusted.
 
+mod agent;
 mod backends;
 mod ejection;
 mod field;
 mod health;
+mod http;
 mod notify;
 mod options;
 mod probe;
@@ -67,6 +69,15 @@ pub(super) fn config(raw: &raw::Config, report: &mut Report<'_>) -> Option<Confi
     let state = table_of_state.and_then(|table| shared::state(table, report));
     let table_of_audit = held(&raw.audit, "audit", "write it as [audit]", report);
     let audit = table_of_audit.and_then(|table| notify::audit(table, report));
+    let table_of_incidents = held(
+        &raw.incidents,
+        "incidents",
+        "write it as [incidents]",
+        report,
+    );
+    let incidents = table_of_incidents.and_then(|table| notify::incidents(table, report));
+    let table_of_http = held(&raw.http, "http", "write it as [http]", report);
+    let http = table_of_http.and_then(|table| http::server(table, report));
     let mut seen = Seen::default();
     let services = services(&raw.services, &mut seen, report);
     let notify = notify::receivers(&raw.notify, &seen, report);
@@ -86,6 +97,8 @@ pub(super) fn config(raw: &raw::Config, report: &mut Report<'_>) -> Option<Confi
         tracking: tracking?,
         state: state?,
         audit: audit?,
+        incidents: incidents?,
+        http: http?,
         notify: notify?,
         services: services?,
     })

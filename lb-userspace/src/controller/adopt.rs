@@ -9,9 +9,11 @@ use super::{
     state::{BackendState, ServiceState},
 };
 use crate::{
+    admin::proto::measured::Probes,
     balance::image::{self, Image, Numbers, Way},
     change::overrides::{Overrides, Rule},
     health::{
+        agent::Agent,
         slow_start::SlowStart,
         state::{Machine, State as Health},
     },
@@ -79,9 +81,11 @@ fn backend(
         probed: false,
         health_since_ms: seen.now_ms,
         last_probe: None,
+        probes: Probes::default(),
         is_new: known == Health::Unknown && serves(seen.live, seen.numbers, service),
         start: SlowStart::Over,
         disabled: rule.is_some_and(Rule::cuts_flows),
+        agent: service.options.agent.as_ref().map(|_| Agent::default()),
     }
 }
 

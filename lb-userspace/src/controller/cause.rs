@@ -3,7 +3,7 @@
 use super::load::Load;
 use crate::{
     admin::proto,
-    model::Service,
+    model::{Backend, Service},
     stats::{
         clients::{Summary, WINDOW},
         evenness::{self, Cause, Judgement, Skew},
@@ -156,11 +156,15 @@ pub(super) fn judge(
         ),
         (
             "table",
-            "table: each backend has the slots that its weight asks for".to_owned(),
+            format!(
+                "table: each backend has the slots that its weight asks for, to within {:.1} %",
+                100.0 * off_weights(shown)
+            ),
         ),
         ("config", weights(service, findings)),
     ] {
-        if let Some(cause) = found(reference, &ruled_out) {
+        if let Some(mut cause) = found(reference, &ruled_out) {
+            cause.ruled_out.extend(followed(service, load));
             return Some(cause);
         }
         ruled_out.push(otherwise);
@@ -188,16 +192,56 @@ pub(super) fn judge(
     })
 }
 
+/// How far the furthest backend's slots are off its weight, in parts of what that asks for.
+fn off_weights(shown: &proto::Service) -> f64 {
+    let weight = |of: &proto::Backend| of.weight_in_force.unwrap_or_else(|| of.weight.into());
+    let sum: f64 = shown.backends.iter().map(weight).sum();
+    let off = shown.backends.iter().filter_map(|of| {
+        let asked = weight(of) / sum;
+        (asked > 0.0).then(|| (of.intended_share / asked - 1.0).abs())
+    });
+    off.fold(0.0, f64::max)
+}
+
+/// What new flows say where the cause is another one: that they go where the table sends them.
+fn followed(service: &Service, load: &Load) -> Option<String> {
+    let assessment = load.detector.assessment();
+    let names: Vec<&str> = service.backends.iter().map(|of| &*of.name).collect();
+    let words = || assessment.describe(&names);
+    match assessment.verdict {
+        evenness::Verdict::Skewed => None,
+        evenness::Verdict::Even => Some(format!("flows: they follow the table, {}", words())),
+        evenness::Verdict::CannotTell(_) => Some(format!("flows: not ruled out, {}", words())),
+    }
+}
+
 /// What is known of the weights where they are not the cause.
 fn weights(service: &Service, findings: &[proto::Finding]) -> String {
-    let declared = service.backends.iter().all(|of| of.capacity.is_some());
-    let differ = findings.iter().any(|of| of.reference == "config");
-    match (declared, differ) {
-        (true, _) => "config: the weights are the declared capacities'",
-        (false, false) => "config: all weights are alike, as capacities are taken to be",
-        (false, true) => "config: not ruled out, weights differ and no capacity is declared",
+    let capacity = |of: &Backend| of.capacity.map(|capacity| f64::from(capacity.get()));
+    let weighted = service.backends.iter().filter(|of| of.weight.number() > 0);
+    let declared: Option<Vec<(f64, f64)>> = weighted
+        .map(|of| Some((f64::from(of.weight.number()), capacity(of)?)))
+        .collect();
+    if let Some(declared) = declared {
+        let sums = declared
+            .iter()
+            .fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
+        let off = declared.iter().map(|(weight, capacity)| {
+            let ratio = (weight / sums.0) / (capacity / sums.1);
+            (ratio - 1.0).abs()
+        });
+        return format!(
+            "config: the weights are the declared capacities', to within {:.1} %",
+            100.0 * off.fold(0.0, f64::max)
+        );
     }
-    .to_owned()
+    let differ = findings.iter().any(|of| of.reference == "config");
+    let words = if differ {
+        "config: not ruled out, weights differ and no capacity is declared"
+    } else {
+        "config: all weights are alike, as capacities are taken to be"
+    };
+    words.to_owned()
 }
 
 /// A kind, the backend that it is about, and words.

@@ -51,6 +51,7 @@ impl State {
                     client: client(&sample.source, ipv6),
                     backend,
                     one_of: sample.one_of,
+                    slot: sample.slot,
                 });
             }
         }

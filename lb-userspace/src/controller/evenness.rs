@@ -8,10 +8,13 @@ use super::{cause::FlowCause, load::Load, state::ServiceState};
 use crate::{
     admin::proto,
     balance::image::{Image, Numbers, occupied},
-    journal::{Event, Kind, Level},
     model::{Protocol, Service},
     stats::evenness::{self, Deviation, Severity, Verdict},
 };
+
+/// From so many times its declared capacity on, a backend's weight is a matter for now: as much as new
+/// flows that go astray.
+const DROWNS: f64 = 2.0;
 
 /// When this controller began to look.
 #[derive(Clone, Copy)]
@@ -131,7 +134,9 @@ pub(super) fn judge(
     findings.extend(config_findings(service, start));
     let cause = FlowCause::of(&state.load);
     findings.extend(flow_findings(service, &state.load, cause.as_ref()));
-    findings.sort_by_key(rank);
+    // Where several are as grave, the one that is furthest off is what people have to see.
+    let off = |of: &proto::Finding| of.ratio.map_or(0.0, |ratio| ratio.ln().abs());
+    findings.sort_by(|a, b| rank(a).cmp(&rank(b)).then(off(b).total_cmp(&off(a))));
     // A remark about capacities that nobody declared is not a skew.
     let skewed = findings
         .iter()
@@ -223,7 +228,7 @@ fn table_findings(service: &Service, state: &ServiceState, start: Start) -> Vec<
     if weights.iter().all(|&weight| weight == 0) {
         return Vec::new();
     }
-    evenness::table_reference(&weights, &state.slots, state.base.size().count())
+    evenness::table_reference(&weights, &state.slots, state.ring_size())
         .iter()
         .map(|at| {
             exact_finding("table", Severity::Page, service, at, start, |name, actual, expected| {
@@ -249,6 +254,8 @@ fn config_findings(service: &Service, start: Start) -> Vec<proto::Finding> {
     evenness::config_reference(&weights, capacities.as_deref())
         .iter()
         .map(|at| {
+            let drowns = capacities.is_some() && at.ratio() >= DROWNS;
+            let severity = if drowns { Severity::Page } else { severity };
             exact_finding("config", severity, service, at, start, |name, actual, expected| {
                 format!(
                     "{name} is weighted for {actual:.1} % of the load, {against} is {expected:.1} %"
@@ -292,25 +299,4 @@ fn flow_findings(service: &Service, load: &Load, cause: Option<&FlowCause>) -> V
 fn describe(service: &Service, load: &Load) -> String {
     let names: Vec<&str> = service.backends.iter().map(|b| &*b.name).collect();
     load.detector.assessment().describe(&names)
-}
-
-/// What there is to tell where the kind of the verdict changed.
-pub(super) fn change(service: &Service, load: &mut Load, now_ms: u64) -> Option<Event> {
-    if service.key.protocol == Protocol::Udp {
-        return None;
-    }
-    let verdict = load.detector.assessment().verdict;
-    let kind = std::mem::discriminant(&verdict);
-    if load.logged.replace(kind) == Some(kind) {
-        return None;
-    }
-    let level = match verdict {
-        Verdict::Skewed => Level::Warning,
-        _ => Level::Info,
-    };
-    let mut message = format!("{}: {}", service.name, describe(service, load));
-    if let Some(cause) = FlowCause::of(load) {
-        message = format!("{message}; {}", cause.words());
-    }
-    Some(Event::of_controller(now_ms, Kind::Evenness, level, message).service(&service.name))
 }

@@ -55,10 +55,14 @@ impl State {
             .map_err(|e| refused(Because::Invalid, with_causes(&e)))?;
         let before = self.snapshot();
         let after = self.foresee(footing, now);
-        Ok(Answer::Plan(Box::new(complete(
-            plan,
-            before.changes_to(&after),
-        ))))
+        let mut changes = before.changes_to(&after);
+        after.forecast(&mut changes, |key| {
+            let services = self.config().services.iter();
+            let mut known = services.zip(&self.services);
+            let (_, state) = known.find(|(service, _)| service.key == *key)?;
+            Some(&state.load.clients)
+        });
+        Ok(Answer::Plan(Box::new(complete(plan, changes))))
     }
 
     /// Whether a configuration may come into force.

@@ -12,6 +12,7 @@ use super::{
     state::{BackendState, ServiceState, State},
 };
 use crate::{
+    admin::proto::measured::{Band, Probes},
     balance::{
         image::{Fresh, Numbers, Way},
         plan::Base,
@@ -66,6 +67,7 @@ impl ServiceState {
             starting: false,
             backends,
             slots: vec![0; count],
+            band: Band::default(),
             counted: None,
             load: Load::new(count, services),
             watched: Watched::new(service),
@@ -166,6 +168,8 @@ impl State {
                     },
                     None => self.newcomer(service.health.as_ref(), newcomers, serves),
                 };
+                let asks = service.options.agent.is_some();
+                state.agent = asks.then(|| state.agent.take().unwrap_or_default());
                 let rule = overrides.rule(&service.name, &backend.name);
                 state.disabled = rule.is_some_and(Rule::cuts_flows);
                 state
@@ -206,6 +210,7 @@ impl State {
             starting: false,
             backends,
             slots,
+            band: Band::default(),
             // Its backends may be others, or stand in another order.
             counted: None,
             load,
@@ -229,9 +234,11 @@ impl State {
             probed: false,
             health_since_ms: self.now.unix_ms,
             last_probe: None,
+            probes: Probes::default(),
             is_new: joins,
             start: SlowStart::Over,
             disabled: false,
+            agent: None,
         }
     }
 

@@ -11,15 +11,16 @@ use super::{
 use crate::{
     admin::proto,
     health::{
+        agent::Wish,
         driver::Report,
         event::{Cause, Event as Happened, Severity, What},
         force::{Force, Overruled, View},
-        outlier::{Monitor, Rung, Settings, Sight, Standing},
+        outlier::{Judged, Monitor, Rung, Settings, Sight, Standing, TrafficSight},
         slow_start::SlowStart,
         state::{State as Health, Verdict},
     },
     journal::{Event, Kind, Level},
-    model::{Fraction, Service, Underperformers},
+    model::{Fraction, Senses, Service, Underperformers},
 };
 
 /// What is watched and in force of one service.
@@ -38,7 +39,12 @@ impl Watched {
         Self {
             monitor: check.map(|check| {
                 let settings = Settings::new(ejection, check.interval);
-                Monitor::new(settings, service.backends.len())
+                let monitor = Monitor::new(settings, service.backends.len());
+                if looks_at_traffic(service) {
+                    monitor.with_traffic()
+                } else {
+                    monitor
+                }
             }),
             force: Force::default(),
         }
@@ -53,6 +59,7 @@ impl Watched {
     ) -> Self {
         let interval = |service: &Service| service.health.as_ref().map(|check| check.interval);
         let looks_alike = before.options.ejection == after.options.ejection
+            && looks_at_traffic(before) == looks_at_traffic(after)
             && interval(before) == interval(after);
         let in_place = from.len() == before.backends.len()
             && from.iter().enumerate().all(|(n, from)| *from == Some(n));
@@ -94,7 +101,7 @@ impl State {
     }
 
     /// Tells what happened to a service or a backend.
-    fn announce(&self, service: usize, backend: Option<usize>, at_ms: u64, what: What) {
+    pub(super) fn announce(&self, service: usize, backend: Option<usize>, at_ms: u64, what: What) {
         let service = &self.config.services[service];
         let happened = Happened {
             at_ms,
@@ -109,6 +116,10 @@ impl State {
         };
         let kind = match happened.what {
             What::Turned { .. } => Kind::Health,
+            What::Asked { .. }
+            | What::Forgotten { .. }
+            | What::AgentsOverruled
+            | What::AgentsCount => Kind::Agent,
             _ => Kind::Performance,
         };
         let event = self
@@ -174,34 +185,33 @@ impl State {
     pub(super) fn judge_performance(&mut self, now: Now) {
         let elapsed = self.elapsed(now.instant);
         let mut happened = Vec::new();
-        for (n, (service, state)) in self
-            .config
-            .services
-            .iter()
-            .zip(&mut self.services)
-            .enumerate()
-        {
-            let standing: Vec<Standing> = service
-                .backends
-                .iter()
-                .zip(&state.backends)
-                .map(|(backend, seen)| Standing {
-                    weight: backend.weight.number(),
-                    up: seen.is_healthy(),
-                })
-                .collect();
-            if let Some(monitor) = &mut state.watched.monitor {
-                happened.extend(
-                    monitor
-                        .tick(elapsed, &standing)
-                        .into_iter()
-                        .map(|one| (n, one)),
-                );
+        for n in 0..self.services.len() {
+            let standing = self.standing(n);
+            if let Some(monitor) = &mut self.services[n].watched.monitor {
+                let found = monitor.tick(elapsed, &standing);
+                happened.extend(found.into_iter().map(|one| (n, one)));
             }
         }
         for (service, (backend, what)) in happened {
             self.announce(service, backend, now.unix_ms, what);
         }
+    }
+
+    /// What else the monitor has to know of a service's backends.
+    fn standing(&self, n: usize) -> Vec<Standing> {
+        let (service, state) = (&self.config.services[n], &self.services[n]);
+        // What they ask for and do not get is not missing.
+        let counts = state.watched.force.overruled == Overruled::Nobody;
+        let of = |n: usize| Standing {
+            weight: service.backends[n].weight.number(),
+            up: state.backends[n].is_healthy(),
+            asked: if counts {
+                self.asked(service, state, n)
+            } else {
+                Fraction::FULL
+            },
+        };
+        (0..state.backends.len()).map(of).collect()
     }
 
     /// Renews what is in force of each backend's weight.
@@ -231,13 +241,17 @@ impl State {
             let ended = match (was, is) {
                 _ if was == is => None,
                 (Overruled::Probes, _) => Some(What::PanicEnded { up, of }),
-                (Overruled::Degrees, Overruled::Nobody) => Some(What::DegreesCount),
+                (Overruled::Degrees, Overruled::Nobody | Overruled::Agents) => {
+                    Some(What::DegreesCount)
+                }
+                (Overruled::Agents, Overruled::Nobody) => Some(What::AgentsCount),
                 _ => None,
             };
             let began = match is {
                 _ if was == is => None,
                 Overruled::Probes => Some(What::PanicBegan { up, of }),
                 Overruled::Degrees => Some(What::DegreesOverruled),
+                Overruled::Agents => Some(What::AgentsOverruled),
                 Overruled::Nobody => None,
             };
             for what in ended.into_iter().chain(began) {
@@ -271,6 +285,7 @@ impl State {
             up: state.backends[backend].is_healthy(),
             reachable: self.unreachable(service, configured).is_none(),
             part: state.watched.rung(backend).fraction().min(start),
+            asked: self.asked(service, state, backend),
         }
     }
 
@@ -310,6 +325,11 @@ impl State {
     }
 }
 
+/// Whether a service's backends are judged by traffic as well.
+fn looks_at_traffic(service: &Service) -> bool {
+    service.options.ejection.senses == Senses::ProbesAndTraffic && service.is_measured()
+}
+
 /// Which part of its weight a slow start leaves a backend, and in how long it has all of it.
 fn starting(
     service: &Service,
@@ -323,7 +343,6 @@ fn starting(
 }
 
 fn performance(sight: &Sight) -> proto::Performance {
-    let millis = |latency: Option<Duration>| latency.map(|latency| latency.as_secs_f64() * 1e3);
     let state = if sight.rung < Rung::Full {
         if sight.is_well {
             "returning"
@@ -341,13 +360,37 @@ fn performance(sight: &Sight) -> proto::Performance {
         state: state.to_owned(),
         part: sight.rung.fraction().number(),
         cause: sight.cause.map(|cause| cause.name().to_owned()),
+        by: sight.cause.map(|cause| cause.by().name().to_owned()),
         reason: sight.cause.map(|cause| cause.to_string()),
         spared: sight.spared.map(|why| why.to_string()),
-        latency_ms: millis(sight.latency),
-        peers_ms: millis(sight.peers),
-        ratio: sight.ratio,
+        latency_ms: millis(sight.probes.latency),
+        peers_ms: millis(sight.probes.peers),
+        ratio: sight.probes.ratio,
+        traffic: sight.traffic.as_ref().map(by_traffic),
         evidence: sight.evidence,
         next_rise_s: sight.next_rise.map(|left| left.as_secs_f64()),
+    }
+}
+
+fn millis(latency: Option<Duration>) -> Option<f64> {
+    latency.map(|latency| latency.as_secs_f64() * 1e3)
+}
+
+fn by_traffic(sight: &TrafficSight) -> proto::ByTraffic {
+    let (state, within) = match sight.judged {
+        Judged::TooFew => ("too-few", None),
+        Judged::New => ("new", None),
+        Judged::Within(time) => ("judged", Some(time.as_secs_f64())),
+    };
+    proto::ByTraffic {
+        state: state.to_owned(),
+        latency_ms: millis(sight.compared.latency),
+        peers_ms: millis(sight.compared.peers),
+        ratio: sight.compared.ratio,
+        evidence: sight.evidence.0,
+        failing_evidence: sight.evidence.1,
+        per_minute: sight.rate * 60.0,
+        found_within_s: within,
     }
 }
 
@@ -388,26 +431,45 @@ fn detail(what: &What) -> Value {
         What::PanicEnded { up, of } => json!({ "what": "panic-ended", "up": up, "of": of }),
         What::DegreesOverruled => json!({ "what": "degrees-overruled" }),
         What::DegreesCount => json!({ "what": "degrees-count" }),
+        What::AgentsOverruled => json!({ "what": "agents-overruled" }),
+        What::AgentsCount => json!({ "what": "agents-count" }),
+        What::Asked { wish, overridden } => json!({
+            "what": "asked", "wish": of_wish(wish), "overridden": overridden,
+        }),
+        What::Forgotten { word, silent, why } => json!({
+            "what": "forgotten", "wish": of_wish(word), "silent_s": silent.as_secs(), "why": why,
+        }),
         What::StartedSlowly { part, full_in } => json!({
             "what": "started-slowly", "part": part.number(), "full_in_s": full_in.as_secs(),
         }),
     }
 }
 
+fn of_wish(wish: &Wish) -> Value {
+    json!({ "state": wish.word(), "percent": wish.percent, "note": wish.note })
+}
+
 fn of_cause(cause: &Cause) -> Value {
     let ms = |latency: &Duration| latency.as_secs_f64() * 1e3;
     match cause {
         Cause::Slow {
+            by,
             latency,
             peers,
             ratio,
+            samples,
             over,
         } => json!({
-            "name": cause.name(), "latency_ms": ms(latency), "peers_ms": ms(peers),
-            "ratio": ratio, "over_s": over.as_secs(),
+            "name": cause.name(), "by": by, "latency_ms": ms(latency), "peers_ms": ms(peers),
+            "ratio": ratio, "samples": samples, "over_s": over.as_secs(),
         }),
-        Cause::Failing { failed, of, over } => json!({
-            "name": cause.name(), "failed": failed, "of": of, "over_s": over.as_secs(),
+        Cause::Failing {
+            by,
+            failed,
+            of,
+            over,
+        } => json!({
+            "name": cause.name(), "by": by, "failed": failed, "of": of, "over_s": over.as_secs(),
         }),
     }
 }

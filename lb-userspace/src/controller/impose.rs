@@ -129,20 +129,28 @@ impl State {
         }))
     }
 
-    /// A service and a backend by their names.
-    fn named(&self, service: &str, backend: &str) -> Result<(&Service, &Backend), Refused> {
-        let listed = |names: Vec<&str>| names.join(", ");
+    /// A service by its name.
+    pub(super) fn named_service(&self, name: &str) -> Result<&Service, Refused> {
         let services = &self.config.services;
-        let Some(found) = services.iter().find(|s| &*s.name == service) else {
-            let names = services.iter().map(|s| &*s.name).collect();
-            let error = format!("there is no service {service}: there are {}", listed(names));
-            return Err(Refused::new(Because::Unknown, error));
-        };
+        services.iter().find(|s| &*s.name == name).ok_or_else(|| {
+            let names: Vec<&str> = services.iter().map(|s| &*s.name).collect();
+            let error = format!("there is no service {name}: there are {}", names.join(", "));
+            Refused::new(Because::Unknown, error)
+        })
+    }
+
+    /// A service and a backend by their names.
+    pub(super) fn named(
+        &self,
+        service: &str,
+        backend: &str,
+    ) -> Result<(&Service, &Backend), Refused> {
+        let found = self.named_service(service)?;
         let Some(of) = found.backends.iter().find(|b| &*b.name == backend) else {
-            let names = found.backends.iter().map(|b| &*b.name).collect();
+            let names: Vec<&str> = found.backends.iter().map(|b| &*b.name).collect();
             let error = format!(
                 "service {service} has no backend {backend}: it has {}",
-                listed(names)
+                names.join(", ")
             );
             return Err(Refused::new(Because::Unknown, error));
         };
@@ -175,7 +183,7 @@ impl State {
     }
 
     /// Puts overrides in force, and keeps them. Answers what went wrong with the latter.
-    fn override_with(
+    pub(super) fn override_with(
         &mut self,
         overrides: &Overrides,
         why: String,
@@ -193,7 +201,7 @@ impl State {
     }
 
     /// Keeps the overrides; answers, and logs, why that did not go.
-    fn keep_overrides(&self) -> Option<String> {
+    pub(super) fn keep_overrides(&self) -> Option<String> {
         let refusal = write(&self.config.state.directory, &self.overrides).err()?;
         let warning = format!("it is in force, and a restart forgets it: {refusal}");
         warn!("{warning}");

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use lb_common::layout::{EndpointCounters, ExitCounters};
+use lb_common::layout::{EndpointCounters, ExitCounters, Latencies};
 
 use crate::stats::{
     clients::Clients,
-    evenness::{Detector, Settings, Verdict},
+    evenness::{Detector, Settings},
     flood,
+    latency::Latency,
     rate::{Meter, ShareWindow},
 };
 
@@ -23,6 +24,10 @@ pub(super) struct Load {
     pub(super) bytes: Meter,
     pub(super) flows: Meter,
     pub(super) window: ShareWindow,
+    /// How long handshakes and responses take, by backend; empty where nothing is measured.
+    pub(super) latencies: Vec<Latency>,
+    /// When that was read last.
+    measured: Duration,
     pub(super) detector: Detector,
     /// Who opens the connections.
     pub(super) clients: Clients,
@@ -34,8 +39,6 @@ pub(super) struct Load {
     pub(super) floods: flood::Watch,
     /// When the flood that is on began.
     pub(super) flood_since_ms: u64,
-    /// The verdict that was logged last.
-    pub(super) logged: Option<std::mem::Discriminant<Verdict>>,
 }
 
 impl Load {
@@ -48,6 +51,8 @@ impl Load {
             bytes: Meter::new(backends),
             flows: Meter::new(backends),
             window: ShareWindow::new(backends, WINDOW),
+            latencies: Vec::new(),
+            measured: Duration::ZERO,
             detector: Detector::new(&vec![0.0; backends], settings),
             clients: Clients::default(),
             packet_window: ShareWindow::new(backends, WINDOW),
@@ -55,7 +60,6 @@ impl Load {
             zero_ms: 0,
             floods: flood::Watch::default(),
             flood_since_ms: 0,
-            logged: None,
         }
     }
 
@@ -104,6 +108,24 @@ impl Load {
             self.flood_since_ms = now_ms;
         }
         Ok(changed)
+    }
+
+    /// Takes a reading of what was measured of each backend; tells what is new of which.
+    pub(super) fn measure<'a>(
+        &mut self,
+        now: Duration,
+        latencies: impl ExactSizeIterator<Item = &'a Latencies>,
+        mut tell: impl FnMut(usize, &Latencies),
+    ) {
+        let elapsed = now.saturating_sub(std::mem::replace(&mut self.measured, now));
+        self.latencies
+            .resize_with(latencies.len(), Latency::default);
+        let readings = self.latencies.iter_mut().zip(latencies);
+        for (n, (series, reading)) in readings.enumerate() {
+            if let Some(new) = series.read(elapsed, reading) {
+                tell(n, &new);
+            }
+        }
     }
 
     /// Takes a reading of the kernel's counters.

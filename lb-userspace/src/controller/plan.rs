@@ -27,6 +27,28 @@ pub(super) struct Grounds {
     serves: BTreeSet<u16>,
 }
 
+/// When slots are looked at; in seconds since the Unix epoch.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    now_s: u64,
+    /// How long a transition is, in seconds.
+    window_s: u64,
+}
+
+impl Moment {
+    /// Whether a transition that began then (never: 0) is over, so that slots must change.
+    const fn is_over(self, changed_s: u64) -> bool {
+        changed_s != 0 && self.now_s.saturating_sub(changed_s) >= self.window_s
+    }
+
+    /// Whether time, and what the sweeper found `clean`, leave slots as they are, of which some
+    /// changed then (never: 0).
+    fn leaves(self, changed_s: u64, clean: &[bool]) -> bool {
+        // A clock that was set back is for those who make slots to see to.
+        !self.is_over(changed_s) && changed_s <= self.now_s && !clean.contains(&true)
+    }
+}
+
 impl State {
     /// The image that follows from the present state.
     pub(super) fn plan(&self, now: Now) -> Image {
@@ -81,14 +103,15 @@ impl State {
         let clean: &[bool] =
             learned.map_or(&[], |learned| &learned.services[usize::from(number)].clean);
         let grounds = self.grounds(service, fractions, serves);
+        let moment = Moment {
+            now_s: now.unix_ms / 1000,
+            window_s: self.config.tracking.window.as_secs(),
+        };
         // Of a thousand services one has changed.
         if let Live::Ring { changed, .. } = live
             && let Some(ring) = self.image.as_ref().and_then(|image| image.ring_of(number))
             && state.grounds.as_ref() == Some(&grounds)
-            && !self.is_over(changed, now)
-            // A clock that was set back is for those who make slots to see to.
-            && changed <= now.unix_ms / 1000
-            && !clean.contains(&true)
+            && moment.leaves(changed, clean)
         {
             return Some(Next {
                 slots: Arc::clone(ring),
@@ -102,8 +125,8 @@ impl State {
             leaving: &grounds.leaving,
             serves: &grounds.serves,
             clean,
-            now: now.unix_ms / 1000,
-            window: self.config.tracking.window.as_secs(),
+            now: moment.now_s,
+            window: moment.window_s,
         };
         if follows_slots(service) {
             state.base.next(&standing)
@@ -171,8 +194,11 @@ impl State {
 
     /// Whether the window of a transition that began then is over.
     fn is_over(&self, changed: u64, now: Now) -> bool {
-        let window = self.config.tracking.window.as_secs();
-        changed != 0 && (now.unix_ms / 1000).saturating_sub(changed) >= window
+        let moment = Moment {
+            now_s: now.unix_ms / 1000,
+            window_s: self.config.tracking.window.as_secs(),
+        };
+        moment.is_over(changed)
     }
 
     /// How many slots of a service are in transition, and how many are pinned.
@@ -228,7 +254,10 @@ impl State {
             Some(why)
         } else {
             let out = state.watched.fraction(backend) == Fraction::NONE;
-            out.then(|| "demoted".to_owned())
+            out.then(|| {
+                let declined = self.declined(service, state, backend);
+                declined.unwrap_or_else(|| "demoted".to_owned())
+            })
         }
     }
 
@@ -262,4 +291,60 @@ impl State {
 /// remembered, as those of mode `snat` are.
 fn follows_slots(service: &Service) -> bool {
     service.key.protocol == Protocol::Tcp && service.mode != Mode::Snat
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOMENT: Moment = Moment {
+        now_s: 1_000,
+        window_s: 600,
+    };
+
+    #[test]
+    fn slots_stay_until_the_window_is_over_or_the_sweeper_is_through() {
+        assert!(MOMENT.leaves(0, &[]), "steady");
+        assert!(MOMENT.leaves(0, &[false, false]), "nothing is clean");
+        assert!(MOMENT.leaves(401, &[]), "in its window");
+        assert!(!MOMENT.leaves(400, &[]), "over");
+        assert!(MOMENT.is_over(400) && !MOMENT.is_over(401));
+        assert!(!MOMENT.leaves(401, &[false, true]), "some may be steady");
+        assert!(!MOMENT.leaves(0, &[true]));
+        assert!(MOMENT.leaves(1_000, &[]), "just now");
+        assert!(!MOMENT.leaves(1_001, &[]), "the clock was set back");
+    }
+
+    #[test]
+    fn slots_have_other_grounds_by_anything_that_they_follow_from() {
+        let grounds = Grounds {
+            ends: vec![1, 2, 3],
+            fractions: vec![Fraction::FULL; 3],
+            leaving: vec![4],
+            serves: [1, 2, 4].into(),
+        };
+        assert!(grounds == grounds.clone());
+        let slow = vec![Fraction::FULL, Fraction::one_of(2), Fraction::FULL];
+        let others = [
+            Grounds {
+                ends: vec![1, 3, 2],
+                ..grounds.clone()
+            },
+            Grounds {
+                fractions: slow,
+                ..grounds.clone()
+            },
+            Grounds {
+                leaving: Vec::new(),
+                ..grounds.clone()
+            },
+            Grounds {
+                serves: [1, 2, 3, 4].into(),
+                ..grounds.clone()
+            },
+        ];
+        for (n, other) in others.into_iter().enumerate() {
+            assert!(grounds != other, "the change {n}");
+        }
+    }
 }

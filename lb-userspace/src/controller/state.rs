@@ -4,20 +4,25 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use lb_common::layout::{self, EndpointCounters, ExitCounters, Slot};
 use log::{debug, error, info, log, warn};
 use serde::Serialize;
 use serde_json::json;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     Error, Identity, Now, addresses, adopt,
     apply::Pending,
-    cause, evenness,
+    cause,
+    degrees::Keeper,
+    drill::{self, Drilling},
+    evenness,
     health::Watched,
     impose::Drains,
+    incidents,
     load::Load,
     news::News,
     own_file::OwnFile,
@@ -25,11 +30,17 @@ use super::{
     probes::Probes,
     status,
     sweep::Sweeper,
+    trace::Watcher,
+    verdicts::Verdicts,
     verify::{Repairs, Verification},
 };
 use crate::{
     admin::{
-        proto,
+        proto::{
+            self,
+            measured::{self, Band},
+            trace::Ended,
+        },
         server::change::{Answer, Answerer, Refused},
     },
     balance::{
@@ -43,17 +54,23 @@ use crate::{
         DataPlane as _,
         kernel::{self, Attached, Kernel},
     },
+    explain::mac,
     health::{
+        agent::Agent,
         driver::Report,
         event::What,
+        probe::{Evidence, Outcome},
+        schedule::FIRST_ROUND,
         slow_start::SlowStart,
-        state::{Machine, State as Health},
+        state::{Machine, State as Health, Verdict},
     },
-    journal::{Condition, Event, Journal, Kind, Level},
-    kept::{configurations::Kept, opening::Opening},
-    model::{Config, Service},
+    history, incident,
+    journal::{Condition, Event, Journal, Kind, Level, WINDOW_OVER},
+    kept::{configurations::Kept, degrees, opening::Opening},
+    model::{Backend, Config, Measured, Service},
     neighbours::{NextHop, NextHops, Unresolved},
-    notify,
+    notify::{self, derive::Audited},
+    web,
 };
 
 /// A backend as the controller sees it.
@@ -65,11 +82,14 @@ pub(super) struct BackendState {
     pub(super) probed: bool,
     pub(super) health_since_ms: u64,
     pub(super) last_probe: Option<proto::Probe>,
+    pub(super) probes: measured::Probes,
     /// Whether it joins a service that is live, and has not come up yet.
     pub(super) is_new: bool,
     pub(super) start: SlowStart,
     /// Whether an override takes its flows away.
     pub(super) disabled: bool,
+    /// Its agent; `None` where none is asked.
+    pub(super) agent: Option<Agent>,
 }
 
 impl BackendState {
@@ -77,6 +97,27 @@ impl BackendState {
         self.machine
             .as_ref()
             .is_none_or(|machine| machine.state() == Health::Up)
+    }
+
+    /// Counts a probe.
+    fn note_outcome(&mut self, outcome: &Outcome, now_ms: u64) {
+        match outcome.verdict() {
+            Some(Verdict::Pass) => {
+                self.probes.passed += 1;
+                self.probes.took.add(outcome.took);
+            }
+            Some(Verdict::Fail) => self.probes.failed += 1,
+            None => self.probes.undecided += 1,
+        }
+        let certificate = outcome.result.as_ref().ok().and_then(Evidence::certificate);
+        if let Some(certificate) = certificate {
+            let end = now_ms + certificate.left.as_millis() as u64;
+            // What is left is said in seconds: a moment must not move with each probe.
+            let known = self.probes.certificate_expires_at_ms;
+            if known.is_none_or(|known| known.abs_diff(end) > 10_000) {
+                self.probes.certificate_expires_at_ms = Some(end);
+            }
+        }
     }
 
     /// Whether anything is known of its health.
@@ -98,12 +139,23 @@ pub(super) struct ServiceState {
     pub(super) backends: Vec<BackendState>,
     /// Slots of the published ring, by backend; all zero without one.
     pub(super) slots: Vec<u32>,
+    /// Who owns those, for pictures.
+    pub(super) band: Band,
     /// The ring that these were counted in.
     pub(super) counted: Option<Arc<[Slot]>>,
     pub(super) load: Load,
     pub(super) watched: Watched,
     /// What its published slots came from; `None` where that is not known to hold any more.
     pub(super) grounds: Option<Grounds>,
+}
+
+impl ServiceState {
+    /// Slots of the ring that packets follow. At a start on live tables it may have another size than
+    /// the base ring, until the first publication.
+    pub(super) fn ring_size(&self) -> usize {
+        let live = self.counted.as_ref().map(|ring| ring.len());
+        live.unwrap_or_else(|| self.base.size().count())
+    }
 }
 
 /// Everything that the controller knows.
@@ -153,8 +205,38 @@ pub(super) struct State {
     pub(super) learned: Option<Learned>,
     /// The ways of probes.
     pub(super) probes: Probes,
+    /// What is kept of demotions and agents.
+    pub(super) keeper: Keeper,
+    /// Incidents, which those write into who know of alerts.
+    pub(super) incidents: incident::Shared,
+    /// What was told of evenness.
+    verdicts: Verdicts,
     /// Who knows of alerts and of those who are told.
     pub(super) notify: Option<notify::Handle>,
+    /// What the last audit found.
+    pub(super) audited: Option<watch::Receiver<Audited>>,
+    /// Who shows metrics and the page.
+    pub(super) web: Option<web::Handle>,
+    /// Who keeps history.
+    pub(super) history: Option<history::Handle>,
+    publications: measured::Publications,
+    /// The drill that is on.
+    pub(super) drilling: Option<Drilling>,
+    /// Who watches decisions.
+    pub(super) watcher: Option<Watcher>,
+    /// Where it is told that nobody does any more, and read.
+    pub(super) over: (mpsc::Sender<Ended>, mpsc::Receiver<Ended>),
+}
+
+/// Tells which maps keep another size than is configured.
+fn tell_sizes(kernel: &Kernel) {
+    for kept in kernel.kept() {
+        warn!(
+            "{} has room for {} flows, {} are configured: it keeps its size, and what it \
+             remembers, until 'evenkeel unload'",
+            kept.map, kept.entries, kept.configured
+        );
+    }
 }
 
 impl State {
@@ -166,20 +248,16 @@ impl State {
         journal: Journal,
         now: Now,
     ) -> Result<Self, Error> {
-        for kept in kernel.kept() {
-            warn!(
-                "{} has room for {} flows, {} are configured: it keeps its size, and what it \
-                 remembers, until 'evenkeel unload'",
-                kept.map, kept.entries, kept.configured
-            );
-        }
+        tell_sizes(&kernel);
         let Opening {
             config: filed,
-            overrides,
+            mut overrides,
             kept,
-            told,
+            mut told,
             ..
         } = opening;
+        // A drill ends with the controller that began it.
+        let interrupted = drill::take_back(&filed, &mut overrides, now, &mut told);
         let config = overrides.over(&filed);
         let image = kernel.live()?;
         let mut numbers = image
@@ -199,6 +277,7 @@ impl State {
             info!("adopting generation {}", image.tables.header.generation);
         }
         let probes = Probes::new(&config);
+        let incidents = incidents::known(&config.state.directory, now.unix_ms);
         let identity = Identity {
             version,
             config_file: opening.file,
@@ -237,27 +316,50 @@ impl State {
             now,
             sweeper: Sweeper::default(),
             learned: None,
+            keeper: Keeper::default(),
+            incidents,
+            verdicts: Verdicts::default(),
             notify: None,
+            audited: None,
+            web: None,
+            history: None,
+            publications: measured::Publications::default(),
+            drilling: None,
+            watcher: None,
+            over: mpsc::channel(1),
         };
         state.retarget();
         state.aim_probes();
         state.news.add("a controller started");
-        let message = format!("evenkeel {} started", state.identity.version);
-        let start = state
-            .event(Kind::Start, Level::Info, message)
-            .detail(json!({
-                "version": state.identity.version,
-                "pid": std::process::id(),
-                "config_file": state.identity.config_file,
-            "config_sha256": state.identity.config_sha256,
-                "services": state.config.services.len(),
-            }));
-        state.tell(start);
-        for (level, what) in told {
-            state.tell(state.event(Kind::Change, level, what));
+        state.tell_start(told);
+        if let Some(kept) = &interrupted {
+            state.tell_interrupted(kept);
         }
+        let mut damage = Vec::new();
+        let directory = state.config.state.directory.clone();
+        let degrees = degrees::read(&directory, now.unix_ms, &mut damage);
+        for what in damage {
+            state.tell(state.event(Kind::Performance, Level::Warning, what));
+        }
+        state.resume(degrees);
         state.watch_file();
         Ok(state)
+    }
+
+    /// Tells that the controller started, and what there was to tell of its configuration.
+    fn tell_start(&self, told: Vec<(Level, String)>) {
+        let message = format!("evenkeel {} started", self.identity.version);
+        let start = self.event(Kind::Start, Level::Info, message).detail(json!({
+            "version": self.identity.version,
+            "pid": std::process::id(),
+            "config_file": self.identity.config_file,
+            "config_sha256": self.identity.config_sha256,
+            "services": self.config.services.len(),
+        }));
+        self.tell(start);
+        for (level, what) in told {
+            self.tell(self.event(Kind::Change, level, what));
+        }
     }
 
     pub(super) fn config(&self) -> &Config {
@@ -276,21 +378,27 @@ impl State {
             .map_or(0, |image| image.tables.header.generation)
     }
 
+    /// Where the program is attached.
+    pub(super) fn interfaces(&self) -> &[Attached] {
+        self.attached.as_deref().unwrap_or_default()
+    }
+
     pub(super) fn attached(&self) -> bool {
         self.attached.is_some()
     }
 
     /// The longest that a first round of probes takes.
     pub(super) fn first_round(&self) -> Duration {
-        let checks = self
-            .config
-            .services
+        let services = &self.config.services;
+        let checks = services
             .iter()
             .filter_map(|service| service.health.as_ref());
-        checks
-            .map(|check| check.interval + check.timeout)
-            .max()
-            .unwrap_or_default()
+        let probes = checks.map(|check| check.interval + check.timeout);
+        let agents = services
+            .iter()
+            .filter_map(|service| service.options.agent.as_ref());
+        let questions = agents.map(|check| FIRST_ROUND + check.interval + 2 * check.timeout);
+        probes.chain(questions).max().unwrap_or_default()
     }
 
     /// Whether every backend has been probed and the way to each is known or known to be missing,
@@ -299,17 +407,17 @@ impl State {
     /// Each way that came later would be a change of its own, with slots in transition.
     pub(super) fn knows_enough(&mut self) -> bool {
         if self.waiting {
-            let mut checked = self
-                .services
-                .iter()
-                .flat_map(|s| &s.backends)
-                .filter(|b| b.machine.is_some());
+            let unasked = |backend: &BackendState| {
+                let agent = backend.agent.as_ref();
+                backend.machine.is_some() && !backend.probed
+                    || agent.is_some_and(|agent| !agent.is_known())
+            };
+            let mut backends = self.services.iter().flat_map(|s| &s.backends);
             let sought = |address| {
                 let hop = self.hops.hops.get(address);
                 matches!(hop, None | Some(Err(Unresolved::Waiting { .. })))
             };
-            self.waiting =
-                checked.any(|backend| !backend.probed) || self.addresses().iter().any(sought);
+            self.waiting = backends.any(unasked) || self.addresses().iter().any(sought);
         }
         !self.waiting
     }
@@ -328,7 +436,8 @@ impl State {
     /// Takes the outcome of a probe.
     pub(super) fn observe(&mut self, report: &Report) {
         self.note_newcomer(report);
-        let Some((service, backend)) = self.find(report) else {
+        let place = self.place(&report.service, &report.backend, report.address);
+        let Some((service, backend)) = place else {
             return;
         };
         self.note_certificate(report);
@@ -336,12 +445,12 @@ impl State {
             self.note_performance(service, backend, report);
         }
         let name = format!("{}/{}", report.service, report.backend);
+        let at_ms = self.unix_ms_of(report.at);
         let state = &mut self.services[service].backends[backend];
         state.probed = true;
+        state.note_outcome(&report.outcome, self.now.unix_ms);
         let detail = report.outcome.to_string();
         let verdict = report.outcome.verdict();
-        let behind = self.now.instant.saturating_duration_since(report.at);
-        let at_ms = self.now.unix_ms.saturating_sub(behind.as_millis() as u64);
         state.last_probe = Some(proto::Probe {
             at_ms,
             passed: report.outcome.result.is_ok(),
@@ -374,19 +483,24 @@ impl State {
         self.turned(service, backend, (report.at, at_ms), what);
     }
 
-    fn find(&self, report: &Report) -> Option<(usize, usize)> {
-        let service = self
-            .config
-            .services
-            .iter()
-            .position(|s| s.name == report.service)?;
-        let backends = &self.config.services[service].backends;
-        Some((
-            service,
-            backends
-                .iter()
-                .position(|b| b.name == report.backend && b.address == report.address)?,
-        ))
+    /// Where a backend of these names is, if it has this address yet.
+    pub(super) fn place(
+        &self,
+        service: &str,
+        backend: &str,
+        address: IpAddr,
+    ) -> Option<(usize, usize)> {
+        let services = &self.config.services;
+        let service = services.iter().position(|s| &*s.name == service)?;
+        let named = |b: &Backend| &*b.name == backend && b.address == address;
+        let backend = services[service].backends.iter().position(named)?;
+        Some((service, backend))
+    }
+
+    /// When something was, for people.
+    pub(super) fn unix_ms_of(&self, at: Instant) -> u64 {
+        let behind = self.now.instant.saturating_duration_since(at);
+        self.now.unix_ms.saturating_sub(behind.as_millis() as u64)
     }
 
     /// Takes the latest next hops.
@@ -408,7 +522,7 @@ impl State {
                     if self.ways.insert(*address, way) != Some(way) {
                         info!(
                             "{address} is reached by {} on {}",
-                            status::mac(hop.mac),
+                            mac(hop.mac),
                             hop.interface_name
                         );
                         self.news.add(format!("the way to {address} changed"));
@@ -452,6 +566,8 @@ impl State {
         let decided = self.news.since().unwrap_or(now.instant);
         let swapped = Now::read().instant;
         let took = swapped.saturating_duration_since(decided);
+        self.publications.count += 1;
+        self.publications.took.add(took);
         // By the image before: what leaves serves by it.
         self.note_grounds();
         let why = self.news.take();
@@ -500,6 +616,7 @@ impl State {
     /// Tells that tables could not be published; not again while the reason stays the same.
     fn refuse(&mut self, refusal: &kernel::Error) {
         let why = with_causes(refusal);
+        self.publications.refused += 1;
         if self.refused.as_ref() == Some(&why) {
             return;
         }
@@ -525,7 +642,7 @@ impl State {
             Level::Error => log::Level::Error,
         };
         log!(level, "{}", event.message);
-        self.journal.record(event);
+        self.journal.record(self.mark_drill(event));
     }
 
     /// Logs and writes down what another part of the controller has to tell.
@@ -536,10 +653,22 @@ impl State {
         });
     }
 
+    /// Frees what publications left. That waits for the kernel's readers, which a publication need
+    /// not.
+    fn free_rings(&mut self) {
+        if let Err(e) = self.kernel.free() {
+            warn!("{}", with_causes(&e));
+        }
+    }
+
     /// Tells that the controller ends.
     pub(super) fn end(&mut self, now: Now, why: &str) {
         self.now = now;
+        self.end_trace(None, now);
+        self.end_drill_at_last(now);
         self.forget_unapplied();
+        self.free_rings();
+        self.keep_last_degrees(now);
         let message = format!(
             "ending on {why}; the kernel goes on forwarding by generation {}",
             self.generation()
@@ -573,6 +702,7 @@ impl State {
             for slot in ring.into_iter().flat_map(|ring| ring.iter()) {
                 owned[usize::from(slot.owner())] = 0;
             }
+            state.band = status::band(ring.map(|ring| &**ring), &ends);
             if slots != state.slots {
                 state.load.retarget(&slots);
                 let changes = service.backends.iter().zip(&state.slots).zip(&slots);
@@ -612,14 +742,22 @@ impl State {
     pub(super) fn tick(&mut self, now: Now) {
         self.now = now;
         self.kernel.flush_log();
+        self.settle_trace(now);
+        self.free_rings();
         if self.window_over(now) {
-            self.news.add("the window of a transition is over");
+            self.news.add(WINDOW_OVER);
         }
+        self.watch_drill(now);
         self.pass_overrides(now);
         self.watch_confirmation(now);
         self.begin_sweep(now);
+        self.pass_agents(now);
+        if let Err(e) = self.read_latencies(now) {
+            error!("{}", with_causes(&e));
+        }
         self.judge_performance(now);
         self.renew_force(now);
+        self.keep_degrees(now);
         match self.read_counters() {
             Ok(counters) => self.take_counters(&counters, now),
             Err(e) => error!("{}", with_causes(&e)),
@@ -636,6 +774,32 @@ impl State {
             self.kernel
                 .exit_rows(services.map_or(0, |highest| usize::from(highest) + 2))?,
         ))
+    }
+
+    /// Reads how long handshakes and responses take, where that is measured.
+    fn read_latencies(&mut self, now: Now) -> Result<(), kernel::Error> {
+        let measured = |service: &&Service| service.options.measured != Measured::NONE;
+        let numbers = self.config.services.iter().filter(measured);
+        let highest = numbers
+            .flat_map(|service| self.numbers.of_backends(service))
+            .max();
+        let Some(highest) = highest else {
+            return Ok(());
+        };
+        let latencies = self.kernel.latencies(usize::from(highest) + 1)?;
+        let elapsed = self.elapsed(now.instant);
+        let services = self.config.services.iter().zip(&mut self.services);
+        for (service, state) in services.filter(|(service, _)| measured(service)) {
+            let ends = self.numbers.of_backends(service);
+            let of = ends.iter().map(|&end| &latencies[usize::from(end)]);
+            let monitor = &mut state.watched.monitor;
+            state.load.measure(elapsed, of, |n, new| {
+                if let Some(monitor) = monitor.as_mut() {
+                    monitor.took(n, new);
+                }
+            });
+        }
+        Ok(())
     }
 
     /// Takes a reading of the counters, and tells what follows from it.
@@ -659,7 +823,6 @@ impl State {
                 counters.collect(),
                 exits[usize::from(number) + 1],
             );
-            events.extend(evenness::change(service, load, now.unix_ms));
             let kernel = (&self.numbers, &self.kernel);
             events.extend(watch_floods(service, load, kernel, (elapsed, now.unix_ms)));
         }
@@ -677,13 +840,11 @@ impl State {
     pub(super) fn status(&mut self, now: Now) -> Arc<proto::Status> {
         self.now = now;
         let exits = self.kernel.exits(layout::HOST_EXITS).unwrap_or_default();
-        let services = self
-            .config
-            .services
-            .iter()
-            .zip(&self.services)
+        let services = self.config.services.iter().zip(&self.services);
+        let mut services: Vec<_> = services
             .map(|(service, state)| self.service_status(service, state))
             .collect();
+        self.tell_verdicts(&mut services);
         let told = self.notify.as_ref().map(notify::Handle::overview);
         let told = told.unwrap_or_default();
         Arc::new(proto::Status {
@@ -713,9 +874,44 @@ impl State {
             journal: self.journal_status(),
             refused: self.refused.clone(),
             alerts: told.alerts,
+            incidents: self.open_incidents(),
             notify: told.notify,
+            publications: self.publications,
+            audit: self.audit_status(),
+            history: measured::History {
+                failure: self.history.as_ref().and_then(history::Handle::failure),
+            },
+            http: self
+                .web
+                .as_ref()
+                .map(web::Handle::condition)
+                .unwrap_or_default(),
+            drill: self.show_drill(),
             services,
         })
+    }
+
+    /// Dates what the verdicts hold against services, and tells of those that changed.
+    fn tell_verdicts(&mut self, services: &mut [proto::Service]) {
+        let started_ms = self.started.unix_ms;
+        let published_ms = self.published_at_ms.unwrap_or(started_ms);
+        self.verdicts.date(services, published_ms.max(started_ms));
+        if !self.attached() {
+            return;
+        }
+        for event in self.verdicts.news(services, self.now.unix_ms) {
+            let generation = self.generation();
+            self.tell(Event {
+                generation,
+                ..event
+            });
+        }
+    }
+
+    /// What the last audit found, in numbers.
+    fn audit_status(&self) -> measured::Audit {
+        let audited = self.audited.as_ref().map(|latest| latest.borrow());
+        audited.map_or_else(measured::Audit::default, |latest| status::audit(&latest))
     }
 
     /// How the journal is.
@@ -735,6 +931,7 @@ impl State {
                 let mut shown = status::backend(service, state, n, out, hop);
                 self.show_performance(service, state, n, &mut shown);
                 shown.overridden = self.show_override(service, n);
+                shown.agent = self.show_agent(service, state, n);
                 shown
             })
             .collect();

@@ -1,25 +1,38 @@
 //! The state as the admin API shows it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
 use bytemuck::bytes_of;
 use lb_common::{
     hash::FlowKeys,
-    layout::{ExitCounters, Slot},
+    layout::{BUCKETS, ExitCounters, Slot, end_of_bucket},
     verdict::Reason,
 };
 use sha2::{Digest as _, Sha256};
 
 use super::{
     evenness::{self, Start},
-    state::ServiceState,
+    state::{BackendState, ServiceState},
     verify::Verification,
 };
 use crate::{
-    admin::proto,
-    health::state::State as Health,
+    admin::proto::{
+        self,
+        measured::{self, Band},
+    },
+    audit::Level,
+    explain::mac,
+    health::state::{Machine, State as Health},
     model::{Service, ServicePort},
     neighbours::NextHop,
+    notify::derive::Audited,
+    stats::{
+        heat,
+        latency::{Latency, Series, Sum},
+    },
 };
 
 /// The reasons that occurred, by name.
@@ -31,6 +44,18 @@ pub(super) fn exits(counters: &ExitCounters) -> BTreeMap<String, u64> {
         .filter(|(_, n)| *n > 0)
         .map(|(name, n)| (name.to_owned(), n))
         .collect()
+}
+
+/// What an audit found, in numbers.
+pub(super) fn audit(audited: &Audited) -> measured::Audit {
+    let levels = [Level::Info, Level::Warning, Level::Error, Level::Critical];
+    let of = |level: Level| audited.findings.iter().filter(|f| f.level == level).count() as u64;
+    let findings = levels.map(|level| (level.name().to_owned(), of(level)));
+    measured::Audit {
+        at_ms: (audited.at_ms > 0).then_some(audited.at_ms),
+        findings: findings.into(),
+        rejected: audited.rejected.clone(),
+    }
 }
 
 /// The state in a line, for a service manager.
@@ -50,11 +75,6 @@ pub(super) fn line(status: &proto::Status) -> String {
     line
 }
 
-/// Writes a MAC address.
-pub(super) fn mac(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
-}
-
 /// A backend.
 pub(super) fn backend(
     service: &Service,
@@ -65,16 +85,6 @@ pub(super) fn backend(
 ) -> proto::Backend {
     let (configured, seen, load) = (&service.backends[n], &state.backends[n], &state.load);
     let counters = load.counters[n];
-    let health = match seen
-        .machine
-        .as_ref()
-        .map(crate::health::state::Machine::state)
-    {
-        None => "unchecked",
-        Some(Health::Unknown) => "unknown",
-        Some(Health::Up) => "up",
-        Some(Health::Down) => "down",
-    };
     proto::Backend {
         name: configured.name.to_string(),
         address: configured.address,
@@ -82,11 +92,13 @@ pub(super) fn backend(
         overridden: None,
         weight_in_force: None,
         performance: None,
+        agent: None,
         full_in_s: None,
         capacity: configured.capacity.map(std::num::NonZero::get),
-        health: health.to_owned(),
+        health: health(seen).to_owned(),
         health_since_ms: seen.health_since_ms,
         last_probe: seen.last_probe.clone(),
+        probes: seen.probes,
         out_of_ring,
         next_hop: hop.map(|hop| proto::NextHop {
             interface: hop.interface_name.to_string(),
@@ -104,7 +116,66 @@ pub(super) fn backend(
         packet_rate: load.packets.rate(n).unwrap_or(0.0),
         byte_rate: load.bytes.rate(n).unwrap_or(0.0),
         new_flow_rate: load.flows.rate(n).unwrap_or(0.0),
+        handshake: load.latencies.get(n).and_then(|of| latency(&of.handshake)),
+        response: load.latencies.get(n).and_then(|of| latency(&of.response)),
+        measured: load.latencies.get(n).and_then(flows),
     }
+}
+
+/// The word for a backend's health.
+pub(super) fn health(seen: &BackendState) -> &'static str {
+    match seen.machine.as_ref().map(Machine::state) {
+        None => "unchecked",
+        Some(Health::Unknown) => "unknown",
+        Some(Health::Up) => "up",
+        Some(Health::Down) => "down",
+    }
+}
+
+/// How long something took lately.
+fn latency(series: &Series) -> Option<proto::Latency> {
+    let ms = |took: Duration| took.as_secs_f64() * 1e3;
+    series.recent().map(|recent| proto::Latency {
+        samples: recent.samples,
+        mean_ms: ms(recent.mean),
+        median_ms: ms(recent.median),
+        p90_ms: ms(recent.p90),
+        p99_ms: ms(recent.p99),
+    })
+}
+
+/// All that was measured of a backend's flows.
+fn flows(of: &Latency) -> Option<Box<measured::Flows>> {
+    let total = of.total.as_deref()?;
+    let waits = |sum: &Sum| {
+        let ends = (0..BUCKETS).map(end_of_bucket);
+        measured::Waits::of(ends.zip(sum.buckets), sum.nanoseconds)
+    };
+    Some(Box::new(measured::Flows {
+        handshake: waits(&total.handshake),
+        response: waits(&total.response),
+        unanswered: total.unanswered,
+        reset: total.reset,
+    }))
+}
+
+/// Where in the ring new flows fall, to a hundredth of a percent.
+fn heat(state: &ServiceState) -> Vec<f32> {
+    let slots = state.ring_size();
+    let parts = heat::parts(state.load.clients.samples(), slots);
+    let round = |part: f64| (part * 1e4).round() / 1e4;
+    parts.into_iter().map(|part| round(part) as f32).collect()
+}
+
+/// Who owns a ring's slots, by their place among the backends' numbers.
+pub(super) fn band(ring: Option<&[Slot]>, ends: &[u16]) -> Band {
+    let Some(ring) = ring else {
+        return Band::default();
+    };
+    let places: HashMap<u16, u16> = ends.iter().copied().zip(0..).collect();
+    let place = |slot: &Slot| places.get(&slot.owner()).copied().unwrap_or(Band::NOBODY);
+    let step = ring.len().div_ceil(Band::LONGEST).max(1);
+    Band(ring.iter().step_by(step).map(place).collect())
 }
 
 /// A digest of what packets of a service follow, the same on all nodes that agree: the keys by which
@@ -150,7 +221,7 @@ pub(super) fn service(
         },
         protocol: service.key.protocol.to_string(),
         mode: service.mode.to_string(),
-        ring_slots: state.base.size().count() as u32,
+        ring_slots: state.ring_size() as u32,
         ring_digest: None,
         on_empty: service.on_empty.to_string(),
         serving: backends.iter().filter(|backend| backend.slots > 0).count(),
@@ -165,6 +236,8 @@ pub(super) fn service(
             syn_share: flood.share,
         }),
         exits: exits(&state.load.exits),
+        band: state.band.clone(),
+        heat: heat(state),
         backends,
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     },
     causes::with_causes,
     dataplane::flows::{Flows, Walk},
+    journal::NO_FLOWS_LEFT,
     model::{Service, Tracking},
 };
 
@@ -157,6 +158,8 @@ impl State {
             established: counted.established,
             refused: counted.refused,
             collisions: counted.collisions,
+            fresh_room: self.config.tracking.fresh.get().into(),
+            established_room: self.config.tracking.established.get().into(),
         }
     }
 
@@ -184,7 +187,7 @@ impl State {
     fn learn(&mut self, learned: Learned) {
         let mut services = learned.services.iter();
         if services.any(|service| service.clean.contains(&true)) {
-            self.news.add("pinned slots have no flows left");
+            self.news.add(NO_FLOWS_LEFT);
         }
         let released = self
             .numbers

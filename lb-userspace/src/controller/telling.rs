@@ -1,4 +1,5 @@
-//! The parts of the controller that tell others: the notifications, and the audit.
+//! The parts of the controller that tell others: the notifications, the audit, history, and what is
+//! shown over HTTP.
 
 use std::{io, sync::Arc};
 
@@ -10,11 +11,14 @@ use tokio::{
 
 use super::{auditor::Auditor, state::State};
 use crate::{
-    admin::proto::Status,
+    admin::{proto::Status, server::change::Asked},
     causes::with_causes,
+    history::History,
+    incident,
     journal::Event,
     model::Config,
     notify::{Handle, Notifier, Signs},
+    web::Web,
 };
 
 /// What they have to write into the journal that may wait.
@@ -23,6 +27,10 @@ const NOTICES: usize = 1024;
 /// Both at work; they end with this value.
 pub(super) struct Telling {
     at_work: Option<(Notifier, Auditor)>,
+    /// Shows metrics and the page, whatever the configuration.
+    web: Web,
+    /// Keeps history; it ends with this value.
+    _history: History,
     /// Those of another configuration that have been told to end: two would tell from one spool.
     ending: Option<JoinHandle<()>>,
     /// What may be asked of those at work.
@@ -35,21 +43,31 @@ pub(super) struct Telling {
 }
 
 impl Telling {
-    /// Starts both beside a state.
+    /// Starts both beside a state; what the page asks goes to `asks`.
     ///
     /// # Errors
     /// Where the system has no thread or no descriptors left.
     pub(super) fn start(
         state: &mut State,
         status: &watch::Receiver<Arc<Status>>,
+        asks: mpsc::Sender<Asked>,
     ) -> io::Result<Self> {
         let (sender, notices) = mpsc::channel(NOTICES);
         let config = state.config().clone();
-        let at_work = begin(&config, status, &sender)?;
+        let incidents = Arc::clone(&state.incidents);
+        let at_work = begin(&config, status, &sender, &incidents)?;
         let handle = at_work.0.handle();
         state.notify = Some(handle.clone());
+        state.audited = Some(at_work.1.audited());
+        let directory = &config.state.directory;
+        let web = Web::start(config.http.clone(), directory, status.clone(), asks)?;
+        state.web = Some(web.handle());
+        let history = History::start(&config.state, status.clone())?;
+        state.history = Some(history.handle());
         Ok(Self {
             at_work: Some(at_work),
+            web,
+            _history: history,
             ending: None,
             handles: watch::Sender::new(handle),
             config,
@@ -75,6 +93,7 @@ impl Telling {
             return;
         }
         self.config = state.config().clone();
+        self.web.follow(&self.config.http);
         // Where some are ending already, those that come after them follow the latest.
         if let Some((notifier, auditor)) = self.at_work.take() {
             drop(auditor);
@@ -89,10 +108,11 @@ impl Telling {
         if self.at_work.is_some() || self.ending.as_ref().is_some_and(|of| !of.is_finished()) {
             return false;
         }
-        match begin(&self.config, &self.status, &self.sender) {
+        match begin(&self.config, &self.status, &self.sender, &state.incidents) {
             Ok((notifier, auditor)) => {
                 let handle = notifier.handle();
                 state.notify = Some(handle.clone());
+                state.audited = Some(auditor.audited());
                 self.handles.send_replace(handle);
                 self.at_work = Some((notifier, auditor));
                 true
@@ -126,12 +146,15 @@ fn begin(
     config: &Config,
     status: &watch::Receiver<Arc<Status>>,
     sender: &mpsc::Sender<Event>,
+    incidents: &incident::Shared,
 ) -> io::Result<(Notifier, Auditor)> {
     let auditor = Auditor::spawn(config.clone(), status.clone(), sender.clone());
     let signs = Signs {
         status: status.clone(),
         audited: auditor.audited(),
         notices: sender.clone(),
+        incidents: Arc::clone(incidents),
+        close_after: config.incidents.close_after,
     };
     let notifier = Notifier::start(config.notify.clone(), &config.state.directory, signs)?;
     Ok((notifier, auditor))

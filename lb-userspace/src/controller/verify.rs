@@ -130,6 +130,17 @@ impl State {
         }
     }
 
+    /// Takes back what was made to differ on purpose since a moment, which is no sign of a fight.
+    pub(super) fn undo_drift(&mut self, now: Now, since: Instant) {
+        self.verify(now);
+        let differs = !self.verification.differences.is_empty();
+        if differs && self.config.data_plane.on_drift == OnDrift::Report {
+            let live = self.kernel.live().ok().flatten();
+            self.repair(live);
+        }
+        self.repairs.recent.retain(|at| *at < since);
+    }
+
     /// Has the next publication begin with what packets follow, so that it writes what differs.
     fn repair(&mut self, live: Option<Image>) {
         let differences = &self.verification.differences;

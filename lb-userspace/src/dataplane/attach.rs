@@ -191,7 +191,11 @@ fn attach_one(
         let link = PinnedLink::from_pin(&pin).map_err(|e| failed(with_causes(&e)))?;
         let link = XdpLink::try_from(FdLink::from(link)).map_err(|e| failed(with_causes(&e)))?;
         match program.attach_to_link(link) {
-            Ok(_) => return Ok(true),
+            Ok(id) => {
+                // The pin holds it: the program need not, which is replaced and put back many times.
+                drop(program.take_link(id).map_err(|e| failed(with_causes(&e)))?);
+                return Ok(true);
+            }
             // The interface that the link was made for is gone, another has its index.
             Err(e) if os_error(&e) == Some(libc::ENOLINK) => {
                 std::fs::remove_file(&pin).map_err(|source| Error::Io {

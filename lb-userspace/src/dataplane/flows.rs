@@ -106,13 +106,22 @@ impl Flows {
     /// Where the kernel does not answer.
     pub fn find(&self, flow: &Flow) -> Result<Option<(Table, FlowEntry)>, MapError> {
         for table in [Table::Fresh, Table::Established] {
-            match self.one(table).map.get(&bytemuck::cast(*flow), 0) {
-                Ok(entry) => return Ok(Some((table, bytemuck::cast(entry)))),
+            match self.look_up(table, flow) {
+                Ok(entry) => return Ok(Some((table, entry))),
                 Err(MapError::KeyNotFound) => {}
                 Err(e) => return Err(e),
             }
         }
         Ok(None)
+    }
+
+    /// Looks an entry up in one table.
+    ///
+    /// # Errors
+    /// [`MapError::KeyNotFound`] where it is not there; others where the kernel does not answer.
+    pub(super) fn look_up(&self, table: Table, flow: &Flow) -> Result<FlowEntry, MapError> {
+        let found = self.one(table).map.get(&bytemuck::cast(*flow), 0);
+        found.map(bytemuck::cast)
     }
 
     /// Forgets flows. Those that are gone already are no error.

@@ -1,6 +1,6 @@
 //! The data plane in the kernel.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -10,6 +10,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use lb_common::{
     layout::{self, EndpointCounters, EndpointEvents, ExitCounters, TrackingCounters, version},
+    trace::Filter,
     verdict::Reason,
 };
 use log::Log;
@@ -19,14 +20,18 @@ use super::{
     attach::{self, Words},
     counters::Counters,
     error::map_error,
+    explain,
     flows::Flows,
-    found, layouts,
+    found,
+    latencies::Histograms,
+    layouts,
     maps::{MAPS, Part, of_pin, open_pin, pin_of},
     pins::Pins,
     published::{Named, Published},
     requirements,
     samples::Samples,
     sum,
+    trace::{self, Lendable, Tracer},
     upgrade::{Upgrade, milestone},
 };
 pub use super::{
@@ -68,9 +73,14 @@ pub struct Kernel {
     kept: Vec<Kept>,
     events: PerCpuArray<MapData, [u64; 4]>,
     tracking: PerCpuArray<MapData, [u64; 4]>,
-    flows: Flows,
+    flows: Arc<Flows>,
     samples: Samples,
+    latencies: Histograms,
     log: EbpfLogger<&'static dyn Log>,
+    /// Maps that a program which tells what it decides shares with the plain one.
+    lendable: Vec<Lendable>,
+    /// That program, while it may be on an interface.
+    tracer: Option<Tracer>,
 }
 
 impl Kernel {
@@ -86,6 +96,7 @@ impl Kernel {
     pub fn open(config: &DataPlaneConfig, tracking: &Tracking) -> Result<Self, Error> {
         requirements::check()?;
         let pins = Pins::open(&config.pins)?;
+        trace::tidy(&pins)?;
         let remains = found::settle(&pins)?;
         let mut loader = EbpfLoader::new();
         let mut kept = Vec::new();
@@ -108,6 +119,7 @@ impl Kernel {
         let program = program(&mut object)?;
         program.load().map_err(Error::Program)?;
         let log = EbpfLogger::init(&mut object).map_err(Error::Log)?;
+        let lendable = trace::lendable(&object)?;
         let counters = |name| pin_of(&pins, name, Part::Counters.version());
         let mut kernel = Self {
             published: Published::open(&pins, version::TABLES, layouts::present_tables())?,
@@ -123,16 +135,21 @@ impl Kernel {
             kept,
             events: open_pin(&counters("EVENTS"), PerCpuArray::try_from)?,
             tracking: open_pin(&counters("TRACKING"), PerCpuArray::try_from)?,
-            flows: Flows::open(|table| {
-                let name = match table {
-                    Table::Fresh => "FRESH",
-                    Table::Established => "ESTABLISHED",
-                };
-                MapData::from_pin(pin_of(&pins, name, Part::Flows.version()))
-            })
-            .map_err(map_error("open the remembered flows"))?,
+            flows: Arc::new(
+                Flows::open(|table| {
+                    let name = match table {
+                        Table::Fresh => "FRESH",
+                        Table::Established => "ESTABLISHED",
+                    };
+                    MapData::from_pin(pin_of(&pins, name, Part::Flows.version()))
+                })
+                .map_err(map_error("open the remembered flows"))?,
+            ),
             samples: Samples::take(&mut object)?,
+            latencies: Histograms::take(&mut object)?,
             log,
+            lendable,
+            tracer: None,
             pins,
             object,
         };
@@ -196,6 +213,47 @@ impl Kernel {
         Ok(attached)
     }
 
+    /// Puts a program in the place of the plain one, without a gap, that decides the same and tells
+    /// what a filter asks for.
+    ///
+    /// # Errors
+    /// Where the kernel refuses: the plain one is back then, or [`Kernel::is_traced`] says that it is
+    /// not.
+    pub fn trace(
+        &mut self,
+        config: &DataPlaneConfig,
+        filter: &Filter,
+    ) -> Result<trace::Records, Error> {
+        let (mut tracer, records) = Tracer::load(&self.pins, &self.lendable)?;
+        tracer.set(filter)?;
+        let tracer = self.tracer.insert(tracer);
+        let (interfaces, mode) = (&config.interfaces, config.xdp_mode);
+        let attached = attach::attach(tracer.program()?, &self.pins, interfaces, mode, &WORDS);
+        if let Err(e) = attached {
+            self.trace_no_more(config)?;
+            return Err(e.into());
+        }
+        Ok(records)
+    }
+
+    /// Puts the plain program back, without a gap.
+    ///
+    /// # Errors
+    /// Where the kernel refuses: the other one forwards on, and tells nobody.
+    pub fn trace_no_more(&mut self, config: &DataPlaneConfig) -> Result<(), Error> {
+        let program = program(&mut self.object)?;
+        let (interfaces, mode) = (&config.interfaces, config.xdp_mode);
+        attach::attach(program, &self.pins, interfaces, mode, &WORDS)?;
+        self.tracer = None;
+        Ok(())
+    }
+
+    /// Whether a program that tells what it decides may be on an interface.
+    #[must_use]
+    pub const fn is_traced(&self) -> bool {
+        self.tracer.is_some()
+    }
+
     /// Sets the counters of endpoints to zero whose numbers are handed out anew.
     ///
     /// # Errors
@@ -214,6 +272,7 @@ impl Kernel {
             self.endpoints
                 .set(u32::from(number), values, 0)
                 .map_err(map_error("reset an endpoint's counters"))?;
+            self.latencies.reset(number)?;
         }
         for &number in &fresh.services {
             let values = aya::maps::PerCpuValues::try_from(vec![[0; Reason::ROW]; cpus]).map_err(
@@ -229,9 +288,31 @@ impl Kernel {
         Ok(())
     }
 
+    /// Frees what publications left that no packet follows any more.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn free(&mut self) -> Result<(), Error> {
+        self.published.free()
+    }
+
+    /// The remembered flows, for who reads them in another thread.
+    #[must_use]
+    pub fn shared_flows(&self) -> Arc<Flows> {
+        Arc::clone(&self.flows)
+    }
+
     /// The remembered flows.
-    pub const fn flows(&self) -> &Flows {
+    pub fn flows(&self) -> &Flows {
         &self.flows
+    }
+
+    /// What explaining packets takes.
+    ///
+    /// # Errors
+    /// Where the maps that packets follow cannot be opened.
+    pub fn explainer(&self) -> Result<explain::Prepared, Error> {
+        explain::Prepared::open(&self.pins, self.shared_flows())
     }
 
     /// Samples of the connections that clients open.
@@ -251,6 +332,14 @@ impl Kernel {
         Ok(bytemuck::cast(sum(values.iter())))
     }
 
+    /// What was measured in passing of the first so many endpoints, by their numbers.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer.
+    pub fn latencies(&self, count: usize) -> Result<Vec<layout::Latencies>, Error> {
+        self.latencies.read(count.min(layout::ENDPOINTS))
+    }
+
     /// What became of the memory of flows, over all CPUs.
     ///
     /// # Errors
@@ -267,6 +356,9 @@ impl Kernel {
     /// each CPU that the tables should have ruled out.
     pub fn flush_log(&mut self) {
         self.log.flush();
+        if let Some(tracer) = &mut self.tracer {
+            tracer.flush_log();
+        }
     }
 
     /// The loaded program, to run it on test packets.
@@ -329,7 +421,7 @@ pub fn unload(folder: &Path) -> Result<Option<Unloaded>, Error> {
     let Some(pins) = Pins::existing(folder)? else {
         return Ok(None);
     };
-    let is_map = |name: &str| of_pin(name).is_some();
+    let is_map = |name: &str| of_pin(name).is_some() || trace::is_lent(name);
     Ok(Some(attach::unload(pins, is_map)?))
 }
 

@@ -3,8 +3,9 @@
 //! When a part's version in [`layout::version`] is raised, the types as they were go into a module
 //! beside this one, which tells how they become the present ones; its readers join the lists here.
 
-#[cfg(any(test, feature = "next-layout"))]
 mod v2;
+#[cfg(any(test, feature = "next-layout"))]
+mod v3;
 
 use std::io;
 
@@ -42,11 +43,11 @@ pub(super) struct FlowsReader {
     pub(super) entries: fn(&MapData, Walk) -> io::Result<Entries>,
 }
 
-/// How many older versions can be read.
-const OLDER: usize = cfg!(feature = "next-layout") as usize;
+/// How many versions there are more of where the next layout is built.
+const NEXT: usize = cfg!(feature = "next-layout") as usize;
 
 /// The first one is the present one.
-static TABLES: [TablesReader; 1 + OLDER] = [
+static TABLES: [TablesReader; 2 + NEXT] = [
     TablesReader {
         version: version::TABLES,
         size: size_of::<Tables>(),
@@ -58,12 +59,13 @@ static TABLES: [TablesReader; 1 + OLDER] = [
         },
         slot: bytemuck::cast,
     },
-    #[cfg(feature = "next-layout")]
     v2::TABLES,
+    #[cfg(feature = "next-layout")]
+    v3::TABLES,
 ];
 
 /// The first one is the present one.
-static FLOWS: [FlowsReader; 1 + OLDER] = [
+static FLOWS: [FlowsReader; 1 + NEXT] = [
     FlowsReader {
         version: version::FLOWS,
         entries: entries::<FlowEntry>,

@@ -68,8 +68,13 @@ pub(super) fn of_pin(pin: &str) -> Option<(&'static Shape, u32)> {
         Some((name, version)) => (name, version.parse().ok()?),
         None => (pin, UNNUMBERED),
     };
-    let shape = MAPS.iter().find(|shape| shape.name == name)?;
+    let shape = named(name)?;
     (pin_name(name, version) == pin).then_some((shape, version))
+}
+
+/// The map of a name.
+pub(super) fn named(name: &str) -> Option<&'static Shape> {
+    MAPS.iter().find(|shape| shape.name == name)
 }
 
 /// Where a map of a version is pinned.
@@ -198,6 +203,11 @@ impl Shape {
             Entries::Exactly(_) => None,
             Entries::Configured(entries) => Some(entries(tracking)),
         }
+    }
+
+    /// What its pin is called.
+    pub(super) fn pin_name(&self) -> String {
+        pin_name(self.name, self.part.version())
     }
 
     /// Where it is pinned.

@@ -65,15 +65,14 @@ impl Published {
         })
     }
 
-    /// Puts an image in the place of what is named now, and removes what it names no more.
+    /// Puts an image in the place of what is named now, whose rings that it names no more are
+    /// [freed](Self::free) later.
     pub(super) fn replace(&mut self, now: &Named, image: &Image) -> Result<(), Error> {
         let (small, large): (Vec<_>, Vec<_>) = image
             .rings
             .iter()
             .filter(|(number, slots)| now.rings.get(number) != Some(slots))
             .partition(|(_, slots)| slots.len() <= SMALL_RING_SLOTS);
-        self.small_rings.publish(&small)?;
-        self.rings.publish(&large)?;
         let new_lists = image
             .lists
             .iter()
@@ -81,21 +80,38 @@ impl Published {
             .map(|(number, list)| (*number, &**list));
         self.sources.write(new_lists)?;
         let tables = blob(std::slice::from_ref(&*image.tables))?;
-        // Returns once no packet follows the old tables any more.
-        self.tables
-            .set(0, &tables, 0)
-            .map_err(map_error("publish tables"))?;
+        let Self {
+            tables: outer,
+            rings,
+            small_rings,
+            ..
+        } = self;
+        small_rings.publish(&small, || {
+            rings.publish(&large, || {
+                // Returns once no packet follows the old tables any more.
+                outer
+                    .set(0, &tables, 0)
+                    .map_err(map_error("publish tables"))
+            })
+        })?;
         let (small, large): (Vec<_>, Vec<_>) = now
             .rings
             .iter()
             .filter(|(number, _)| !image.rings.contains_key(number))
             .partition(|(_, slots)| slots.len() <= SMALL_RING_SLOTS);
-        self.small_rings.retire(&small)?;
-        self.rings.retire(&large)?;
+        self.small_rings.retire(&small);
+        self.rings.retire(&large);
         if now.lists != image.lists {
             self.sources.retain(&image.lists)?;
         }
         Ok(())
+    }
+
+    /// Frees rings that no packet follows any more. That waits for readers once more, which a
+    /// publication need not.
+    pub(super) fn free(&mut self) -> Result<(), Error> {
+        self.small_rings.free()?;
+        self.rings.free()
     }
 
     /// Removes lists of sources that an interrupted publication left.

@@ -10,33 +10,31 @@
 //! takes the place of the old one. So a slow reader costs old reports, never a probe and never
 //! the latest state. A reader that keeps up within an interval loses nothing.
 
+pub mod agents;
+mod tasks;
+
 use std::{
-    collections::{HashMap, HashSet},
-    convert::Infallible,
     fmt,
     net::IpAddr,
-    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures_util::future::BoxFuture;
-use tokio::{
-    sync::{mpsc::Sender, watch},
-    task::{AbortHandle, JoinSet},
-    time::{self, sleep_until},
-};
+use tokio::sync::{mpsc::Sender, watch};
 
+use self::tasks::{End, Tasks, Who, hand_over, now};
 use crate::{
     health::{
         probe::{
             self, Outcome, Subject,
             path::{self, Paths},
-            tls::{self, Client},
+            tls::Client,
         },
         schedule::{self, Pace, Schedule},
     },
     model::{Backend, HealthCheck, ProbeKind, Service},
+    trust,
 };
 
 /// The outcome of one probe of one backend.
@@ -60,10 +58,7 @@ type Probe = Arc<dyn Fn(Arc<Subject>) -> BoxFuture<'static, Outcome> + Send + Sy
 /// Probes backends for as long as it lives.
 #[must_use = "dropping the driver ends its probes"]
 pub struct Driver {
-    /// Aborted when the set is dropped.
-    tasks: JoinSet<Result<Infallible, Unread>>,
-    /// Who is probed, and by what.
-    probed: HashMap<Who, (Arc<HealthCheck>, AbortHandle)>,
+    tasks: Tasks<HealthCheck>,
     reports: Sender<Report>,
     probe: Probe,
     /// From the configured interval to that of the schedule.
@@ -112,7 +107,7 @@ impl Driver {
 
     /// How many backends are probed.
     pub fn backends(&self) -> usize {
-        self.probed.len()
+        self.tasks.count()
     }
 
     /// Probes the backends of these services instead. Those that are probed already, by the same
@@ -128,31 +123,9 @@ impl Driver {
     /// Outside a tokio runtime with input, output and time.
     pub fn follow(&mut self, services: &[Service]) -> Result<(), Unprepared> {
         let targets = targets(services)?;
-        let mut before = std::mem::take(&mut self.probed);
-        let mut new = Vec::new();
-        let mut named = HashSet::new();
-        // Of those that are named twice, the first counts.
-        for target in targets
-            .into_iter()
-            .filter(|target| named.insert(target.who.clone()))
-        {
-            match before.remove(&target.who) {
-                Some((check, task)) if check == target.subject.check => {
-                    self.probed.insert(target.who, (check, task));
-                }
-                changed => {
-                    if let Some((_, task)) = changed {
-                        task.abort();
-                    }
-                    new.push(target);
-                }
-            }
-        }
-        for (_, task) in before.into_values() {
-            task.abort();
-        }
-        // The set keeps what has ended until somebody asks for it.
-        while self.tasks.try_join_next().is_some() {}
+        let new = self
+            .tasks
+            .keep(targets, |target| (&target.who, &target.subject.check));
         let (start, count) = (now(), new.len());
         for (index, target) in new.into_iter().enumerate() {
             let check = &target.subject.check;
@@ -165,8 +138,7 @@ impl Driver {
             };
             let (who, check) = (target.who.clone(), target.subject.check.clone());
             let watch = target.watch(rhythm, self.reports.clone(), self.probe.clone());
-            let task = self.tasks.spawn(watch);
-            self.probed.insert(who, (check, task));
+            self.tasks.start(who, check, watch);
         }
         Ok(())
     }
@@ -177,8 +149,7 @@ impl Driver {
         F: Future<Output = Outcome> + Send + 'static,
     {
         Self {
-            tasks: JoinSet::new(),
-            probed: HashMap::new(),
+            tasks: Tasks::new(),
             reports,
             probe: Arc::new(move |subject| Box::pin(probe(subject))),
             grid: |interval| interval,
@@ -197,14 +168,6 @@ impl Driver {
     }
 }
 
-/// Whose probes they are.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Who {
-    service: Arc<str>,
-    backend: Arc<str>,
-    address: IpAddr,
-}
-
 /// A check cannot be made ready.
 #[derive(Debug, thiserror::Error)]
 #[error("service {service}: {source}")]
@@ -213,7 +176,7 @@ pub struct Unprepared {
     pub service: Arc<str>,
     /// Why.
     #[source]
-    pub source: tls::Error,
+    pub source: trust::Error,
 }
 
 /// Looks whether all checks of these services can be made ready.
@@ -266,12 +229,7 @@ impl Target {
     }
 
     /// Probes by the schedule until nobody reads the reports.
-    async fn watch(
-        self,
-        mut rhythm: Rhythm,
-        reports: Sender<Report>,
-        probe: Probe,
-    ) -> Result<Infallible, Unread> {
+    async fn watch(self, mut rhythm: Rhythm, reports: Sender<Report>, probe: Probe) -> End {
         let mut due = rhythm.schedule.first();
         let mut latest = None;
         loop {
@@ -281,8 +239,9 @@ impl Target {
                 due = rhythm.schedule.next(now(), rand::random());
                 hand_over(&mut latest, &reports, due).await?;
             }
+            let began = now();
             let outcome = probe(self.subject.clone()).await;
-            rhythm.follow(&outcome);
+            rhythm.follow(&outcome, began);
             latest = Some(Report {
                 service: self.who.service.clone(),
                 backend: self.who.backend.clone(),
@@ -305,7 +264,7 @@ struct Rhythm {
 }
 
 impl Rhythm {
-    fn follow(&mut self, outcome: &Outcome) {
+    fn follow(&mut self, outcome: &Outcome, began: Instant) {
         // What says nothing of the backend changes no state, and no interval.
         let counts = outcome.instead.is_none();
         let Some(verdict) = outcome.verdict().filter(|_| counts) else {
@@ -313,40 +272,8 @@ impl Rhythm {
         };
         let hurries = self.pace.on_its_way(verdict);
         let interval = if hurries { self.fast } else { self.usual };
-        self.schedule.set_interval(interval);
+        self.schedule.set_interval(interval, began);
     }
-}
-
-/// The receiver of the reports is gone.
-#[derive(Debug)]
-struct Unread;
-
-/// Waits until `due`, and meanwhile hands the latest report over as soon as there is room.
-async fn hand_over(
-    latest: &mut Option<Report>,
-    reports: &Sender<Report>,
-    due: Instant,
-) -> Result<(), Unread> {
-    let mut due = pin!(sleep_until(due.into()));
-    loop {
-        tokio::select! {
-            // A report comes first even where the next probe is due already.
-            biased;
-            permit = reports.reserve(), if latest.is_some() => {
-                let permit = permit.map_err(|_| Unread)?;
-                if let Some(report) = latest.take() {
-                    permit.send(report);
-                }
-            }
-            () = reports.closed() => return Err(Unread),
-            () = &mut due => return Ok(()),
-        }
-    }
-}
-
-/// The time now. It is tokio's, so that a test can stop it.
-fn now() -> Instant {
-    time::Instant::now().into_std()
 }
 
 #[cfg(test)]

@@ -5,7 +5,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
+    agent::Wish,
     outlier::Rung,
     state::{Reason, State},
 };
@@ -52,22 +55,53 @@ impl fmt::Display for Event {
     }
 }
 
+/// What tells how a backend performs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum By {
+    /// Its probes.
+    #[default]
+    Probes,
+    /// Its clients' traffic, as far as that is measured in passing.
+    Traffic,
+}
+
+impl By {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Probes => "probes",
+            Self::Traffic => "traffic",
+        }
+    }
+}
+
 /// Why a backend is taken for worse than its peers.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Cause {
     /// It is slower.
     Slow {
+        /// What told so.
+        #[serde(default)]
+        by: By,
         /// Its latency.
         latency: Duration,
         /// The median of its peers.
         peers: Duration,
         /// How many times as slow it is.
         ratio: f64,
-        /// Over how long that was seen.
+        /// In how many probes or requests that was seen.
+        #[serde(default)]
+        samples: u64,
+        /// Over how long.
         over: Duration,
     },
     /// It fails more often than is borne.
     Failing {
+        /// What told so.
+        #[serde(default)]
+        by: By,
         /// How many failed.
         failed: u64,
         /// Of how many.
@@ -85,28 +119,56 @@ impl Cause {
             Self::Failing { .. } => "failing",
         }
     }
+
+    /// What told so.
+    pub const fn by(&self) -> By {
+        match *self {
+            Self::Slow { by, .. } | Self::Failing { by, .. } => by,
+        }
+    }
 }
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Slow {
+                by,
                 latency,
                 peers,
                 ratio,
+                samples,
                 over,
-            } => write!(
-                f,
-                "slow: {} ms where its peers take {} ms, {ratio:.1}x over {} s",
-                Millis(latency),
-                Millis(peers),
-                over.as_secs()
-            ),
-            Self::Failing { failed, of, over } => write!(
-                f,
-                "failing: {failed} of {of} probes over {} s",
-                over.as_secs()
-            ),
+            } => {
+                let (latency, peers) = (Millis(latency), Millis(peers));
+                let what = match by {
+                    By::Probes => "probes",
+                    By::Traffic => "requests",
+                };
+                write!(
+                    f,
+                    "slow by its {}: {latency} ms where its peers take {peers} ms, {ratio:.1}x over \
+                     {samples} {what} in {} s",
+                    by.name(),
+                    over.as_secs()
+                )
+            }
+            Self::Failing {
+                by,
+                failed,
+                of,
+                over,
+            } => {
+                let what = match by {
+                    By::Probes => "probes",
+                    By::Traffic => "connections and requests",
+                };
+                write!(
+                    f,
+                    "failing by its {}: {failed} of {of} {what} in {} s",
+                    by.name(),
+                    over.as_secs()
+                )
+            }
         }
     }
 }
@@ -161,6 +223,8 @@ pub enum Degraded {
     },
     /// All are slower than they were.
     Slow {
+        /// What told so.
+        by: By,
         /// The median latency.
         latency: Duration,
         /// What it usually is.
@@ -174,9 +238,10 @@ impl fmt::Display for Degraded {
             Self::Suspects { suspects, of } => {
                 write!(f, "{suspects} of {of} backends are slow or fail")
             }
-            Self::Slow { latency, usual } => write!(
+            Self::Slow { by, latency, usual } => write!(
                 f,
-                "the median latency is {} ms, usually {} ms",
+                "the median latency of {} is {} ms, usually {} ms",
+                by.name(),
                 Millis(latency),
                 Millis(usual)
             ),
@@ -256,6 +321,26 @@ pub enum What {
     DegreesOverruled,
     /// Enough is left again for them to count.
     DegreesCount,
+    /// So little of the weight would be left that what backends ask for does not count.
+    AgentsOverruled,
+    /// Enough is left again for it to count.
+    AgentsCount,
+    /// A backend asks for another part of its weight.
+    Asked {
+        /// What it asks for.
+        wish: Wish,
+        /// Whether an override holds, so that nothing follows.
+        overridden: bool,
+    },
+    /// A backend's agent has been silent for so long that its last word does not count any more.
+    Forgotten {
+        /// Its last word.
+        word: Wish,
+        /// How long it has been silent.
+        silent: Duration,
+        /// Why it was not heard last.
+        why: String,
+    },
     /// A backend that is new or came back got a first part of its weight.
     StartedSlowly {
         /// What it has.
@@ -278,6 +363,8 @@ impl What {
             | Self::FleetRecovered
             | Self::PanicEnded { .. }
             | Self::DegreesCount
+            | Self::AgentsCount
+            | Self::Asked { .. }
             | Self::StartedSlowly { .. } => Severity::Info,
             Self::Turned {
                 to: State::Down, ..
@@ -285,6 +372,8 @@ impl What {
             | Self::Demoted { .. }
             | Self::Spared { .. }
             | Self::DegreesOverruled
+            | Self::AgentsOverruled
+            | Self::Forgotten { .. }
             | Self::Reverted { .. } => Severity::Warning,
             Self::FleetDegraded(_) | Self::PanicBegan { .. } => Severity::Page,
         }
@@ -346,12 +435,32 @@ impl fmt::Display for What {
                 write!(f, "panic is over: {up} of {of} backends are up")
             }
             Self::DegreesOverruled => f.write_str(
-                "too little of the weight would be left: demotion and slow start do not count \
-                 until more is up",
+                "too little of the weight would be left: demotion, slow start and what backends \
+                 ask for do not count until more is up",
             ),
             Self::DegreesCount => {
                 f.write_str("enough is up again for demotion and slow start to count")
             }
+            Self::AgentsOverruled => f.write_str(
+                "too little of the weight would be left: what backends ask for by their agents \
+                 does not count until enough of them take new flows",
+            ),
+            Self::AgentsCount => {
+                f.write_str("enough is left again for what backends ask for to count")
+            }
+            Self::Asked { wish, overridden } => {
+                write!(f, "asks by its agent for {wish}")?;
+                if *overridden {
+                    f.write_str("; an override holds, so nothing follows")?;
+                }
+                Ok(())
+            }
+            Self::Forgotten { word, silent, why } => write!(
+                f,
+                "has an agent that was not understood for {} s ({why}): that it asked for {word} does \
+                 not count any more",
+                silent.as_secs()
+            ),
             Self::StartedSlowly { part, full_in } => write!(
                 f,
                 "starts slowly with {part} of its weight, all of it in {} s",
@@ -364,6 +473,7 @@ impl fmt::Display for What {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::agent::Admin;
 
     #[track_caller]
     fn assert_text(what: What, severity: Severity, text: &str) {
@@ -382,9 +492,11 @@ mod tests {
     #[test]
     fn an_event_says_cause_numbers_and_what_comes_next() {
         let cause = Cause::Slow {
+            by: By::Traffic,
             latency: Duration::from_micros(31_400),
             peers: Duration::from_micros(9_940),
             ratio: 3.12,
+            samples: 240,
             over: Duration::from_secs(24),
         };
         let hold = Duration::from_mins(1);
@@ -396,10 +508,12 @@ mod tests {
                 hold,
             },
             Severity::Warning,
-            "web/b2 is slow: 31 ms where its peers take 9.9 ms, 3.1x over 24 s; its weight goes \
-             from 1 to 1/2, to 1/4 unless it is better in 20 s; it returns no sooner than in 60 s",
+            "web/b2 is slow by its traffic: 31 ms where its peers take 9.9 ms, 3.1x over 240 \
+             requests in 24 s; its weight goes from 1 to 1/2, to 1/4 unless it is better in 20 s; \
+             it returns no sooner than in 60 s",
         );
         let cause = Cause::Failing {
+            by: By::Probes,
             failed: 8,
             of: 40,
             over: Duration::from_secs(40),
@@ -410,8 +524,8 @@ mod tests {
                 why: Spared::TooFew,
             },
             Severity::Warning,
-            "web/b2 is failing: 8 of 40 probes over 40 s; it keeps its weight: fewer than three \
-             backends cannot be told apart for certain",
+            "web/b2 is failing by its probes: 8 of 40 probes in 40 s; it keeps its weight: fewer \
+             than three backends cannot be told apart for certain",
         );
         assert_text(
             What::Raised {
@@ -420,6 +534,34 @@ mod tests {
             },
             Severity::Info,
             "web/b2 is well again; its weight goes to 1/8, in 20 s to 1/4 if that lasts",
+        );
+    }
+
+    #[test]
+    fn what_an_agent_says_is_told_in_its_words() {
+        let wish = Wish {
+            admin: Admin::Drain,
+            note: Some("new kernel".to_owned()),
+            ..Wish::default()
+        };
+        assert_text(
+            What::Asked {
+                wish: wish.clone(),
+                overridden: true,
+            },
+            Severity::Info,
+            "web/b2 asks by its agent for no new flows ('drain'): new kernel; an override holds, so \
+             nothing follows",
+        );
+        assert_text(
+            What::Forgotten {
+                word: wish,
+                silent: Duration::from_secs(61),
+                why: "connection refused".to_owned(),
+            },
+            Severity::Warning,
+            "web/b2 has an agent that was not understood for 61 s (connection refused): that it asked \
+             for no new flows ('drain'): new kernel does not count any more",
         );
     }
 

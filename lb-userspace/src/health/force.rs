@@ -1,8 +1,10 @@
 //! Which part of each backend's weight is in force.
 //!
-//! Three things take from it: the probes, which say that a backend is down; the ladder of
-//! [`outlier`](super::outlier); and [`slow_start`](super::slow_start). Where too little would be
-//! left, they are overruled, first those that are a matter of degree, then the probes.
+//! Four things take from it: the probes, which say that a backend is down; the ladder of
+//! [`outlier`](super::outlier); [`slow_start`](super::slow_start); and what the backend asks for by
+//! its [`agent`](super::agent). Of the last three the least counts. Where too little would be left,
+//! they are overruled: first what backends ask for, then what else is a matter of degree, then the
+//! probes.
 
 use super::outlier::panics;
 use crate::model::{Fraction, Part};
@@ -18,6 +20,19 @@ pub struct View {
     pub reachable: bool,
     /// What ladder and slow start leave of its weight.
     pub part: Fraction,
+    /// What it asks for itself.
+    pub asked: Fraction,
+}
+
+impl View {
+    const fn is_usable(&self) -> bool {
+        self.weight > 0 && self.up && self.reachable
+    }
+
+    /// What is in force of its weight where nobody is overruled.
+    fn least(&self) -> Fraction {
+        self.part.min(self.asked)
+    }
 }
 
 /// Who was overruled.
@@ -26,7 +41,9 @@ pub enum Overruled {
     /// Nobody.
     #[default]
     Nobody,
-    /// Ladder and slow start: those that are up have their whole weight.
+    /// The backends, by their agents: what they ask for does not count.
+    Agents,
+    /// Ladder and slow start, too: those that are up have their whole weight.
     Degrees,
     /// The probes too: all that are not drained have it. This is panic.
     Probes,
@@ -49,45 +66,51 @@ impl Force {
     pub fn of(views: &[View], panic_below: Part) -> Self {
         let pool = || views.iter().filter(|view| view.weight > 0);
         let up = pool().filter(|view| view.up).count();
-        let whole = |takes: fn(&View) -> bool| -> Vec<Fraction> {
+        if panics(up, pool().count(), panic_below) {
             let part = |view: &View| {
-                if view.reachable && view.weight > 0 && takes(view) {
+                if view.reachable && view.weight > 0 {
                     Fraction::FULL
                 } else {
                     Fraction::NONE
                 }
             };
-            views.iter().map(part).collect()
-        };
-        if panics(up, pool().count(), panic_below) {
             return Self {
-                fractions: whole(|_| true),
+                fractions: views.iter().map(part).collect(),
                 overruled: Overruled::Probes,
             };
         }
-        let usable = |view: &&View| view.up && view.reachable;
-        let left: f64 = pool()
-            .filter(usable)
-            .map(|view| f64::from(view.weight) * view.part.number())
-            .sum();
-        let all: f64 = pool().map(|view| f64::from(view.weight)).sum();
-        let graded = pool().filter(usable).any(|view| view.part < Fraction::FULL);
-        if graded && (left <= 0.0 || left < panic_below.fraction() * all) {
-            return Self {
-                fractions: whole(|view| view.up),
-                overruled: Overruled::Degrees,
-            };
-        }
-        let part = |view: &View| {
-            if view.weight > 0 && usable(&view) {
-                view.part
-            } else {
-                Fraction::NONE
-            }
+        let overruled = Overruled::of(views, panic_below);
+        let part = |view: &View| match overruled {
+            _ if !view.is_usable() => Fraction::NONE,
+            Overruled::Nobody => view.least(),
+            Overruled::Agents => view.part,
+            Overruled::Degrees | Overruled::Probes => Fraction::FULL,
         };
         Self {
             fractions: views.iter().map(part).collect(),
-            overruled: Overruled::Nobody,
+            overruled,
+        }
+    }
+}
+
+impl Overruled {
+    /// Who is overruled while enough backends are up.
+    fn of(views: &[View], panic_below: Part) -> Self {
+        let all: f64 = views.iter().map(|view| f64::from(view.weight)).sum();
+        let usable = || views.iter().filter(|view| view.is_usable());
+        let enough = |part: fn(&View) -> Fraction| {
+            let weight = |view: &View| f64::from(view.weight) * part(view).number();
+            let left: f64 = usable().map(weight).sum();
+            left > 0.0 && left >= panic_below.fraction() * all
+        };
+        let asked = usable().any(|view| view.asked < view.part);
+        let graded = usable().any(|view| view.part < Fraction::FULL);
+        if !(asked || graded) || enough(View::least) {
+            Self::Nobody
+        } else if asked && (!graded || enough(|view| view.part)) {
+            Self::Agents
+        } else {
+            Self::Degrees
         }
     }
 }
@@ -101,6 +124,7 @@ mod tests {
         up: true,
         reachable: true,
         part: Fraction::FULL,
+        asked: Fraction::FULL,
     };
     const DOWN: View = View { up: false, ..UP };
     const DRAINED: View = View { weight: 0, ..UP };
@@ -115,6 +139,13 @@ mod tests {
             ..UP
         }
     }
+
+    /// One that asks for so much of its weight.
+    const fn asks(part: Fraction) -> View {
+        View { asked: part, ..UP }
+    }
+
+    const DRAINS: View = asks(Fraction::NONE);
 
     #[track_caller]
     fn assert_force(views: &[View], parts: &[u16], overruled: Overruled) {
@@ -165,5 +196,40 @@ mod tests {
         assert_force(&[part(8), part(8), part(8)], &[1, 1, 1], Degrees);
         let alone = Force::of(&[out, DOWN], Part::NONE);
         assert_eq!(alone.fractions, [Fraction::FULL, Fraction::NONE]);
+    }
+    #[test]
+    fn of_what_backends_ask_for_and_what_is_left_of_their_weight_the_least_counts() {
+        use Overruled::Nobody;
+        let half = Fraction::one_of(2);
+        assert_force(&[UP, asks(half), UP, DRAINS], &[1, 2, 1, 0], Nobody);
+        let slow = View {
+            part: Fraction::one_of(4),
+            ..asks(half)
+        };
+        assert_force(&[UP, slow, UP, UP], &[1, 4, 1, 1], Nobody);
+        let slow = View {
+            part: half,
+            ..asks(Fraction::one_of(8))
+        };
+        assert_force(&[UP, slow, UP, UP], &[1, 8, 1, 1], Nobody);
+    }
+
+    #[test]
+    fn backends_do_not_empty_their_pool() {
+        use Overruled::{Agents, Degrees, Nobody, Probes};
+        assert_force(&[DRAINS, UP], &[0, 1], Nobody);
+        assert_force(&[DRAINS, DRAINS, UP], &[1, 1, 1], Agents);
+        assert_force(&[DRAINS, DRAINS], &[1, 1], Agents);
+        assert_force(&[DRAINS, DOWN, UP, DOWN], &[1, 0, 1, 0], Agents);
+        // What is measured of them counts on, where that leaves enough.
+        assert_force(&[DRAINS, DRAINS, part(2), UP], &[1, 1, 2, 1], Agents);
+        assert_force(&[part(8), DRAINS, part(8), part(8)], &[1, 1, 1, 1], Degrees);
+        // Too little is up, whatever they ask for: that is nobody's wish.
+        assert_force(&[UP, DOWN, DOWN], &[1, 1, 1], Probes);
+        assert_force(&[DRAINS, UP, DOWN, DOWN, DOWN], &[1, 1, 1, 1, 1], Probes);
+        let never = Force::of(&[DRAINS, asks(Fraction::one_of(8)), UP], Part::NONE);
+        assert_eq!(never.overruled, Nobody);
+        let last = Force::of(&[DRAINS, DOWN], Part::NONE);
+        assert_eq!(last.fractions, [Fraction::FULL, Fraction::NONE]);
     }
 }

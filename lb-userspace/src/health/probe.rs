@@ -32,6 +32,7 @@ use crate::{
     model::{HealthCheck, HttpProbe, ProbeKind},
 };
 
+pub mod agent;
 mod command;
 mod connect;
 mod datagram;
@@ -46,7 +47,7 @@ pub use failure::{Phase, ProbeFailure};
 
 use connect::{LastAck, connect};
 use path::Path;
-use tls::Client;
+use tls::{Certificate, Client};
 
 /// How many bytes the status line and the headers of an answer may have together.
 const HEAD_LIMIT: usize = 64 * 1024;
@@ -124,23 +125,29 @@ pub enum Evidence {
     Answered,
     /// A program ended well; the first line that it wrote.
     Ran(String),
-    /// Any of these, by a certificate that expires in this time.
-    Expires(Box<Evidence>, Duration),
+    /// One of these, over TLS by this certificate.
+    Certified(Box<Evidence>, Certificate),
 }
 
 impl Evidence {
     /// How long the backend's certificate is valid yet, where that is not for long.
     pub fn expires_in(&self) -> Option<Duration> {
+        let told = self.certificate().filter(|of| of.is_told)?;
+        Some(told.left)
+    }
+
+    /// The backend's certificate, where there was one.
+    pub fn certificate(&self) -> Option<Certificate> {
         match self {
-            Self::Expires(_, left) => Some(*left),
+            Self::Certified(_, certificate) => Some(*certificate),
             _ => None,
         }
     }
 
     /// The same with what is known of the certificate.
-    fn by(self, certificate: Option<Duration>) -> Self {
+    fn by(self, certificate: Option<Certificate>) -> Self {
         match certificate {
-            Some(left) => Self::Expires(Box::new(self), left),
+            Some(certificate) => Self::Certified(Box::new(self), certificate),
             None => self,
         }
     }
@@ -156,10 +163,11 @@ impl fmt::Display for Evidence {
             Self::Answered => f.write_str("answered"),
             Self::Ran(line) if line.is_empty() => f.write_str("exit code 0"),
             Self::Ran(line) => f.write_str(line),
-            Self::Expires(evidence, left) => {
-                let days = left.as_secs() / 86_400;
+            Self::Certified(evidence, certificate) if certificate.is_told => {
+                let days = certificate.left.as_secs() / 86_400;
                 write!(f, "{evidence}, and the certificate expires in {days} days")
             }
+            Self::Certified(evidence, _) => evidence.fmt(f),
         }
     }
 }
@@ -221,18 +229,18 @@ async fn ask(subject: &Subject, path: &Path, deadline: Deadline) -> Result<Evide
         ProbeKind::Http(probe) => ask_http(subject, path, probe, deadline).await,
         ProbeKind::Tls(_) => {
             let stream = connect(subject, path, LastAck::Sent, deadline).await?;
-            let (_, left) = handshake(subject, stream, deadline).await?;
-            Ok(Evidence::Handshake.by(left))
+            let (_, certificate) = handshake(subject, stream, deadline).await?;
+            Ok(Evidence::Handshake.by(certificate))
         }
         ProbeKind::Grpc(probe) => {
             let stream = connect(subject, path, LastAck::Sent, deadline).await?;
             if probe.tls.is_none() {
                 return Box::pin(grpc::ask(probe, subject, stream, deadline)).await;
             }
-            let (stream, left) = handshake(subject, stream, deadline).await?;
+            let (stream, certificate) = handshake(subject, stream, deadline).await?;
             let asked = Box::pin(grpc::ask(probe, subject, stream, deadline));
             let evidence = asked.await?;
-            Ok(evidence.by(left))
+            Ok(evidence.by(certificate))
         }
         ProbeKind::Udp(probe) => datagram::ask(probe, subject, path, deadline).await,
         ProbeKind::Icmp => echo::ask(subject, deadline).await,
@@ -251,9 +259,9 @@ async fn ask_http(
     if probe.tls.is_none() {
         return http::ask(probe, request, stream, deadline).await;
     }
-    let (stream, left) = handshake(subject, stream, deadline).await?;
+    let (stream, certificate) = handshake(subject, stream, deadline).await?;
     let evidence = http::ask(probe, request, stream, deadline).await?;
-    Ok(evidence.by(left))
+    Ok(evidence.by(certificate))
 }
 
 /// Makes a handshake over a connection.
@@ -261,7 +269,7 @@ async fn handshake(
     subject: &Subject,
     stream: TcpStream,
     deadline: Deadline,
-) -> Result<(TlsStream<TcpStream>, Option<Duration>), ProbeFailure> {
+) -> Result<(TlsStream<TcpStream>, Option<Certificate>), ProbeFailure> {
     let Some(client) = &subject.tls else {
         return Err(ProbeFailure::InvalidRequest);
     };

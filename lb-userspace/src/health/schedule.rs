@@ -94,11 +94,17 @@ impl Schedule {
         Self { interval, round }
     }
 
-    /// Has the rounds from the next one on stand so far apart.
+    /// Has the rounds behind the one that began at `last` stand so far apart.
     ///
-    /// An interval below a millisecond is taken for a millisecond.
-    pub fn set_interval(&mut self, interval: Duration) {
-        self.interval = interval.max(Duration::from_millis(1));
+    /// Where that is another interval than before, they are counted from that moment: from its grid
+    /// point, which the jitter of a long interval lies behind, several short ones would be over at
+    /// once. An interval below a millisecond is taken for a millisecond.
+    pub fn set_interval(&mut self, interval: Duration, last: Instant) {
+        let interval = interval.max(Duration::from_millis(1));
+        if interval != self.interval {
+            self.interval = interval;
+            self.round = last;
+        }
     }
 
     /// When the first round starts: the backend's phase after the start, without jitter.

@@ -1,24 +1,17 @@
 //! The journal's file: an `SQLite` database in WAL mode, so that readers never hold the writer up.
 
-use std::{
-    ffi::OsString,
-    fs::{self, Permissions},
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, Row, named_params, params};
+use rusqlite::{Connection, Row, named_params, params};
 use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error;
 
 use super::{Event, path};
+use crate::sqlite::{self, Opened};
 
 /// The layout of the file that this version reads and writes.
 const VERSION: i64 = 1;
-/// How long a transaction waits for another process's.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// The part of the events that goes at once where the file is too large.
 const SHARE: u64 = 10;
 
@@ -85,13 +78,7 @@ pub enum Error {
 impl Error {
     /// Whether the file is no journal any more.
     pub(super) fn is_damage(&self) -> bool {
-        let Self::Sqlite { source, .. } = self else {
-            return false;
-        };
-        matches!(
-            source.sqlite_error_code(),
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-        )
+        matches!(self, Self::Sqlite { source, .. } if sqlite::is_damage(source))
     }
 }
 
@@ -105,39 +92,18 @@ pub(super) struct Store {
 impl Store {
     /// Opens the journal of a state directory, which need not exist yet.
     pub(super) fn open(directory: &Path) -> Result<Self, Error> {
-        let folder = |source| Error::Folder {
+        sqlite::make_folder(directory).map_err(|source| Error::Folder {
             folder: directory.to_owned(),
             source,
-        };
-        if !directory.exists() {
-            fs::create_dir_all(directory).map_err(folder)?;
-            // Addresses of clients may be in it.
-            fs::set_permissions(directory, Permissions::from_mode(0o750)).map_err(folder)?;
-        }
+        })?;
         let path = path(directory);
-        let refused = |source| Error::Sqlite {
-            path: path.clone(),
-            source,
-        };
-        let mut connection = Connection::open(&path).map_err(refused)?;
-        connection.busy_timeout(PATIENCE).map_err(refused)?;
-        // A crash of the host may cost the last events, never the file.
-        connection
-            .execute_batch(
-                "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; \
-                 PRAGMA synchronous = NORMAL;",
-            )
-            .map_err(refused)?;
-        let layout = connection
-            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
-            .map_err(refused)?;
-        match version(&layout).map_err(refused)? {
-            0 => layout.execute_batch(LAYOUT).map_err(refused)?,
-            VERSION => {}
-            found => return Err(Error::Newer { path, found }),
+        match sqlite::open(&path, LAYOUT, VERSION) {
+            Ok(Opened::Ready(connection)) => Ok(Self { connection, path }),
+            Ok(Opened::Other(found)) => Err(Error::Newer { path, found }),
+            // It is laid out by now.
+            Ok(Opened::Empty) => Err(Error::Missing(path)),
+            Err(source) => Err(Error::Sqlite { path, source }),
         }
-        layout.commit().map_err(refused)?;
-        Ok(Self { connection, path })
     }
 
     /// Adds events: all of them or none.
@@ -162,17 +128,8 @@ impl Store {
 /// Moves a damaged journal out of the way, and answers where to.
 pub(super) fn set_aside(directory: &Path, now_ms: u64) -> std::io::Result<PathBuf> {
     let path = path(directory);
-    let named = |path: &Path, suffix: &str| {
-        let mut name = OsString::from(path);
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let aside = named(&path, &format!(".damaged-{now_ms}"));
-    fs::rename(&path, &aside)?;
-    for suffix in ["-wal", "-shm"] {
-        // They belong to it, and need not be there.
-        let _ = fs::rename(named(&path, suffix), named(&aside, suffix));
-    }
+    let aside = sqlite::named(&path, &format!(".damaged-{now_ms}"));
+    sqlite::rename(&path, &aside)?;
     Ok(aside)
 }
 
@@ -182,10 +139,6 @@ pub(super) fn set_aside(directory: &Path, now_ms: u64) -> std::io::Result<PathBu
 /// Where the file cannot be opened or written.
 pub fn append_one(directory: &Path, event: &Event) -> Result<(), Error> {
     Store::open(directory)?.append(std::slice::from_ref(event))
-}
-
-fn version(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
 fn append(connection: &mut Connection, events: &[Event]) -> rusqlite::Result<()> {
@@ -217,16 +170,11 @@ fn prune(connection: &Connection, before_ms: u64, max_bytes: u64) -> rusqlite::R
         "DELETE FROM events WHERE at_ms < ?1",
         [before_ms.cast_signed()],
     )?;
-    let number = |pragma: &str| -> rusqlite::Result<u64> {
-        connection.query_row(pragma, [], |row| {
-            row.get::<_, i64>(0).map(i64::unsigned_abs)
-        })
-    };
-    let page = number("PRAGMA page_size")?;
     loop {
-        let pages = number("PRAGMA page_count")? - number("PRAGMA freelist_count")?;
-        let count = number("SELECT count(*) FROM events")?;
-        if pages * page <= max_bytes || count == 0 {
+        let count: u64 = connection.query_row("SELECT count(*) FROM events", [], |row| {
+            row.get(0).map(i64::unsigned_abs)
+        })?;
+        if sqlite::bytes(connection)? <= max_bytes || count == 0 {
             break;
         }
         gone += connection.execute(
@@ -235,11 +183,7 @@ fn prune(connection: &Connection, before_ms: u64, max_bytes: u64) -> rusqlite::R
         )?;
     }
     if gone > 0 {
-        // A step for each page that is given back.
-        let mut vacuum = connection.prepare("PRAGMA incremental_vacuum")?;
-        let mut pages = vacuum.query([])?;
-        while pages.next()?.is_some() {}
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        sqlite::give_back(connection)?;
     }
     Ok(gone as u64)
 }
@@ -321,21 +265,11 @@ impl Reader {
         if matches!(path.try_exists(), Ok(false)) {
             return Err(Error::Missing(path));
         }
-        let refused = |source| Error::Sqlite {
-            path: path.clone(),
-            source,
-        };
-        let connection = Connection::open_with_flags(
-            &path,
-            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )
-        .map_err(refused)?;
-        connection.busy_timeout(PATIENCE).map_err(refused)?;
-        match version(&connection).map_err(refused)? {
-            // Made, and nothing in it yet.
-            0 => Err(Error::Missing(path)),
-            VERSION => Ok(Self { connection, path }),
-            found => Err(Error::Newer { path, found }),
+        match sqlite::open_to_read(&path, VERSION) {
+            Ok(Opened::Ready(connection)) => Ok(Self { connection, path }),
+            Ok(Opened::Empty) => Err(Error::Missing(path)),
+            Ok(Opened::Other(found)) => Err(Error::Newer { path, found }),
+            Err(source) => Err(Error::Sqlite { path, source }),
         }
     }
 

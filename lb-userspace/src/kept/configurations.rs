@@ -19,11 +19,25 @@ use crate::admin::proto::change::Configuration;
 
 /// How many are kept.
 const MOST: usize = 50;
+/// Where they are, in the state directory.
+const FOLDER: &str = "configurations";
 
 /// A text's SHA-256 in hexadecimal digits.
 #[must_use]
 pub fn digest(text: &str) -> String {
     hex::encode(Sha256::digest(text))
+}
+
+/// The texts that a state directory keeps, for who only looks: what cannot be read is left out, and
+/// nothing is set aside.
+#[must_use]
+pub fn texts(directory: &Path) -> Vec<String> {
+    let folder = fs::read_dir(directory.join(FOLDER));
+    let paths = folder.into_iter().flatten().flatten().map(|of| of.path());
+    let texts = paths.filter(|path| path.extension().is_some_and(|of| of == "toml"));
+    texts
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .collect()
 }
 
 /// How and why a configuration came into force.
@@ -116,7 +130,7 @@ impl Kept {
     }
 
     fn folder(&self) -> PathBuf {
-        self.directory.join("configurations")
+        self.directory.join(FOLDER)
     }
 
     fn path_of_in_force(&self) -> PathBuf {

@@ -144,11 +144,20 @@ alerts! {
         "nothing";
 }
 
+/// The folder that the package puts the runbooks into.
+pub const RUNBOOKS: &str = "/usr/share/doc/evenkeel/runbooks/";
+
 impl AlertName {
     /// Takes a name as it is written.
     #[must_use]
     pub fn of(word: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|name| name.word() == word)
+    }
+
+    /// The name of the file of its runbook.
+    #[must_use]
+    pub fn runbook(self) -> String {
+        format!("{}.md", self.word().to_lowercase())
     }
 
     /// Whether a filter may name it: the others are sent to who asks for them.
@@ -181,17 +190,22 @@ mod tests {
 
     /// `docs/alerts.md` is what the types say; `EVENKEEL_BLESS=1` writes it anew.
     #[test]
-    fn the_runbook_names_every_alert() {
+    fn the_list_names_every_alert_with_its_runbook() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/alerts.md");
         let mut text =
             "# Alerts\n\nWhat Evenkeel tells of, with its usual severity. `page`: somebody \
-                        has to look now; `ticket`: in working hours; `info`: for the record.\n\n\
+                        has to look now; `ticket`: in working hours; `info`: for the record. Each \
+                        name leads to its [runbook](runbooks/README.md).\n\n\
                         | alert | severity | what it means | what to do |\n|---|---|---|---|\n"
                 .to_owned();
         for name in AlertName::ALL {
             let (word, severity) = (name.word(), name.severity());
             let (meaning, remedy) = (name.meaning(), name.remedy());
-            let row = format!("| `{word}` | {severity} | {meaning} | {remedy} |\n");
+            let (anchor, runbook) = (word.to_lowercase(), name.runbook());
+            let row = format!(
+                "| <a id=\"{anchor}\"></a>[`{word}`](runbooks/{runbook}) | {severity} | {meaning} | \
+                 {remedy} |\n"
+            );
             text.push_str(&row);
         }
         if std::env::var_os("EVENKEEL_BLESS").is_some() {

@@ -85,11 +85,23 @@ impl fmt::Display for Underperformers {
     }
 }
 
+/// What tells how backends perform.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Senses {
+    /// Their probes.
+    Probes,
+    /// Their probes, and what is measured of traffic.
+    #[default]
+    ProbesAndTraffic,
+}
+
 /// When a backend underperforms, and what is done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ejection {
     /// What is done.
     pub underperformers: Underperformers,
+    /// What tells.
+    pub senses: Senses,
     /// How many times as slow as its peers a backend is that must be found.
     pub slow: Slowness,
     /// The part of failures that must be found; a tenth of it is borne.
@@ -111,6 +123,7 @@ impl Default for Ejection {
     fn default() -> Self {
         Self {
             underperformers: Underperformers::Demote,
+            senses: Senses::ProbesAndTraffic,
             slow: Slowness::DEFAULT,
             errors: Part { millionths: 10_000 },
             floor: Duration::from_millis(2),

@@ -29,6 +29,8 @@ pub struct Receiver {
     pub per_minute: NonZeroU32,
     /// How long one delivery may take.
     pub timeout: Duration,
+    /// The URL of the folder in which whoever reads it finds the runbooks, with a slash at its end.
+    pub runbooks: Arc<str>,
 }
 
 impl Receiver {
@@ -57,6 +59,7 @@ impl Receiver {
             heartbeat: None,
             per_minute: Self::PER_MINUTE,
             timeout: Self::TIMEOUT,
+            runbooks: "https://wiki.example.org/evenkeel/".into(),
         }
     }
 }
@@ -158,6 +161,21 @@ pub enum Secret {
     File(PathBuf),
     /// In an environment variable of the controller.
     Env(String),
+}
+
+/// When incidents end by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incidents {
+    /// How long it must have been quiet.
+    pub close_after: Duration,
+}
+
+impl Default for Incidents {
+    fn default() -> Self {
+        Self {
+            close_after: Duration::from_mins(10),
+        }
+    }
 }
 
 /// When the controller audits what it runs by.

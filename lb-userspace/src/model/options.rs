@@ -4,7 +4,7 @@ use std::{fmt, num::NonZeroU32, time::Duration};
 
 use ipnet::IpNet;
 
-use super::{Ejection, Part};
+use super::{AgentCheck, Ejection, Part};
 
 /// What a service may ask for beyond its mode; the default is what holds where nothing is said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +31,42 @@ pub struct Options {
     pub panic_below: Part,
     /// What is done about backends that answer and underperform.
     pub ejection: Ejection,
+    /// How the backends' agents are asked; `None` asks nobody.
+    pub agent: Option<AgentCheck>,
     /// What the owner says of its traffic, for the audit.
     pub traffic: Traffic,
+    /// Of how many flows the latency is measured.
+    pub measured: Measured,
+}
+
+/// Of how many flows the latency is measured in passing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured(u16);
+
+impl Measured {
+    /// Of none.
+    pub const NONE: Self = Self(0);
+    /// Of one in 64.
+    pub const DEFAULT: Self = Self::one_of(64);
+    /// The smallest part that there is: one in so many.
+    pub const LEAST: u32 = 1 << 16;
+
+    /// Of one in so many, at most [`Self::LEAST`]; of none where that is zero.
+    #[must_use]
+    pub const fn one_of(flows: u32) -> Self {
+        match Self::LEAST.checked_div(flows) {
+            None => Self::NONE,
+            // All but one in 65,536.
+            Some(part) if part > u16::MAX as u32 => Self(u16::MAX),
+            Some(part) => Self(part as u16),
+        }
+    }
+
+    /// How many flows of 65,536.
+    #[must_use]
+    pub const fn of_65536(self) -> u16 {
+        self.0
+    }
 }
 
 /// What a service's owner says of its traffic.
@@ -59,7 +93,9 @@ impl Default for Options {
             slow_start: None,
             panic_below: Part::HALF,
             ejection: Ejection::default(),
+            agent: None,
             traffic: Traffic::default(),
+            measured: Measured::DEFAULT,
         }
     }
 }

@@ -171,6 +171,8 @@ pub struct State {
     pub keep_events: Duration,
     /// How large the journal may become, in bytes.
     pub max_journal: u64,
+    /// How large history may become, in bytes.
+    pub max_history: u64,
 }
 
 impl State {
@@ -180,6 +182,8 @@ impl State {
     pub const KEEP_EVENTS: Duration = Duration::from_hours(90 * 24);
     /// How large the journal may become by default, in MiB: some million events.
     pub const MAX_JOURNAL_MIB: i64 = 256;
+    /// How large history may become by default, in MiB.
+    pub const MAX_HISTORY_MIB: i64 = 256;
 }
 
 impl Default for State {
@@ -188,6 +192,7 @@ impl Default for State {
             directory: Self::DIRECTORY.into(),
             keep_events: Self::KEEP_EVENTS,
             max_journal: Self::MAX_JOURNAL_MIB.unsigned_abs() << 20,
+            max_history: Self::MAX_HISTORY_MIB.unsigned_abs() << 20,
         }
     }
 }

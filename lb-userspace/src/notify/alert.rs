@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{AlertName, Severity};
+use crate::{
+    incident::Sign,
+    model::{AlertName, Severity},
+};
 
 /// What tells an alert from every other.
 ///
@@ -22,6 +25,9 @@ pub struct Key {
     pub backend: Option<String>,
     /// What else tells it apart: the audit's rule, or the receiver.
     pub detail: Option<String>,
+    /// The drill that causes it: where it outlasts that, it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<String>,
 }
 
 impl Key {
@@ -34,6 +40,22 @@ impl Key {
             service: None,
             backend: None,
             detail: None,
+            drill: None,
+        }
+    }
+
+    /// The alert as an incident knows it.
+    #[must_use]
+    pub fn sign(&self, since_ms: u64, summary: &str) -> Sign {
+        Sign {
+            name: self.name.word().to_owned(),
+            severity: self.severity.word().to_owned(),
+            service: self.service.clone(),
+            backend: self.backend.clone(),
+            detail: self.detail.clone(),
+            since_ms,
+            summary: summary.to_owned(),
+            drill: self.drill.clone(),
         }
     }
 
@@ -44,6 +66,7 @@ impl Key {
             ("service", &self.service),
             ("backend", &self.backend),
             ("detail", &self.detail),
+            ("drill", &self.drill),
         ];
         let own = [
             ("alertname", self.name.word()),
@@ -65,6 +88,38 @@ pub struct Alert {
     pub summary: String,
     /// Since when, in milliseconds since the Unix epoch; `None` where that is not known.
     pub since_ms: Option<u64>,
+}
+
+impl Alert {
+    /// The same as what a drill causes.
+    #[must_use]
+    pub fn of_drill(self, drill: &str) -> Self {
+        Self {
+            summary: format!("{}{}", marked(drill), self.summary),
+            key: Key {
+                drill: Some(drill.to_owned()),
+                ..self.key
+            },
+            ..self
+        }
+    }
+
+    /// The same as what no drill causes.
+    #[must_use]
+    pub fn without_drill(&self) -> Self {
+        let mut plain = self.clone();
+        if let Some(drill) = plain.key.drill.take()
+            && let Some(summary) = self.summary.strip_prefix(&marked(&drill))
+        {
+            summary.clone_into(&mut plain.summary);
+        }
+        plain
+    }
+}
+
+/// What a summary begins with, for receivers that show no labels.
+fn marked(drill: &str) -> String {
+    format!("DRILL {drill}: ")
 }
 
 /// An alert as a receiver is told of it.

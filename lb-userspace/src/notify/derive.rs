@@ -2,9 +2,9 @@
 
 use super::alert::{Alert, Key};
 use crate::{
-    admin::proto::{Backend, Finding, Service, Status, Tables, Verdict},
+    admin::proto::{Backend, Finding, Service, Status, Tables, Verdict, drill::Running},
     audit,
-    model::{AlertName, Severity},
+    model::{AlertName, Drill, Severity},
 };
 
 /// Rules of the audit that have an alert of their own, which follows at once.
@@ -36,6 +36,9 @@ pub fn derive(status: &Status, audited: &Audited) -> Option<Derived> {
         derived.service(service, status.started_at_ms);
     }
     derived.audit(audited);
+    if let Some(drill) = &status.drill {
+        derived.mark(drill);
+    }
     Some(derived)
 }
 
@@ -59,6 +62,24 @@ impl Derived {
         if self.alerts.iter().all(|other| other.key != alert.key) {
             self.alerts.push(alert);
         }
+    }
+
+    /// Marks what a drill causes.
+    fn mark(&mut self, drill: &Running) {
+        let usual = Drill::of(&drill.drill).and_then(Drill::alert);
+        let alerts = std::mem::take(&mut self.alerts).into_iter().map(|alert| {
+            let key = &alert.key;
+            let caused = match &key.service {
+                Some(service) => *service == drill.service && key.name != AlertName::AuditFailed,
+                None => usual == Some(key.name),
+            };
+            if caused {
+                alert.of_drill(&drill.drill)
+            } else {
+                alert
+            }
+        });
+        self.alerts = alerts.collect();
     }
 
     fn host(&mut self, status: &Status) {

@@ -25,14 +25,15 @@ use tokio::{
 use super::{
     alert::{Alert, Item, Key, Notification},
     derive::{Audited, Derived, derive},
-    ledger::Ledger,
+    ledger::{Ledger, Stage},
     outbox::{Failure, Outbox, Outcome},
     sender::{self, Sender},
     spool::Spool,
 };
 use crate::{
     admin::proto::{self, Status},
-    journal::{Event, Kind, Level},
+    incident::{self, Seen},
+    journal::{Event, Kind, Level, incidents::event},
     model::{AlertName, Receiver},
 };
 
@@ -58,6 +59,10 @@ pub struct Signs {
     pub audited: watch::Receiver<Audited>,
     /// Takes what is to be written into the journal.
     pub notices: mpsc::Sender<Event>,
+    /// Incidents, which alerts open and close.
+    pub incidents: incident::Shared,
+    /// How long it must be quiet until they close one.
+    pub close_after: Duration,
 }
 
 /// What is to be shown of alerts and receivers.
@@ -153,7 +158,7 @@ impl Notifier {
         let (stop, stopped) = oneshot::channel();
         let (overview, directory) = (Arc::clone(&handle.overview), directory.to_owned());
         let work = move || {
-            let driver = Driver::new(receivers, &directory, overview, signs.notices.clone());
+            let driver = Driver::new(receivers, &directory, overview, &signs);
             runtime.block_on(driver.run(signs, asked, stopped));
             // A disk that hangs must not hold up the end.
             runtime.shutdown_background();
@@ -216,6 +221,8 @@ struct Driver {
     passed: (mpsc::Sender<usize>, mpsc::Receiver<usize>),
     overview: Arc<Mutex<Overview>>,
     notices: mpsc::Sender<Event>,
+    incidents: incident::Shared,
+    close_after: Duration,
     /// Notices that the journal had no room for.
     unwritten: u64,
     clock: Clock,
@@ -226,7 +233,7 @@ impl Driver {
         receivers: Vec<Receiver>,
         directory: &Path,
         overview: Arc<Mutex<Overview>>,
-        notices: mpsc::Sender<Event>,
+        signs: &Signs,
     ) -> Self {
         let clock = Clock::start();
         let now_ms = clock.now_ms();
@@ -266,7 +273,9 @@ impl Driver {
             by_task: HashMap::new(),
             passed: mpsc::channel(PASSED),
             overview,
-            notices,
+            notices: signs.notices.clone(),
+            incidents: Arc::clone(&signs.incidents),
+            close_after: signs.close_after,
             unwritten: 0,
             clock,
         }
@@ -312,6 +321,8 @@ impl Driver {
         if let Some(mut derived) = self.derived.clone() {
             derived.alerts.extend(self.own());
             self.ledger.update(now_ms, &derived);
+            // Before anybody is told, so that the first word of it names the incident.
+            self.follow_incidents(now_ms);
             for n in 0..self.lines.len() {
                 self.decide(n, now_ms);
             }
@@ -325,6 +336,38 @@ impl Driver {
             self.spool.catch_up(&all);
         }
         self.show(now_ms);
+    }
+
+    /// Has alerts open and close incidents.
+    fn follow_incidents(&self, now_ms: u64) {
+        let on = self.ledger.iter(now_ms);
+        let on = on.filter(|(_, _, stage)| *stage != Stage::Waiting);
+        let seen: Vec<Seen> = on
+            .map(|(key, active, stage)| Seen {
+                sign: key.sign(active.since_ms, &active.summary),
+                firing: stage == Stage::Firing,
+            })
+            .collect();
+        let mut book = incident::lock(&self.incidents);
+        let mut next = book.clone();
+        let steps = next.observe(now_ms, &seen, self.close_after);
+        // What the journal has no room for did not happen: it does with the next look.
+        if let Ok(places) = self.notices.try_reserve_many(steps.len()) {
+            for (place, step) in places.zip(&steps) {
+                place.send(event(now_ms, step));
+            }
+            *book = next;
+        }
+    }
+
+    /// The incidents that a notification's alerts belong to.
+    fn incidents_of(&self, notification: &Notification) -> Vec<(Key, String)> {
+        let book = incident::lock(&self.incidents);
+        let named = |item: &Item| {
+            let incident = book.of_alert(&item.key.sign(item.since_ms, &item.summary))?;
+            Some((item.key.clone(), incident.id.clone()))
+        };
+        notification.items.iter().filter_map(named).collect()
     }
 
     /// What is wrong with telling itself, and that it works.
@@ -378,15 +421,16 @@ impl Driver {
     }
 
     fn send(&mut self, n: usize, now_ms: u64) {
-        let line = &mut self.lines[n];
-        if line.under_way.is_some() {
+        if self.lines[n].under_way.is_some() {
             return;
         }
-        let Some(notification) = line.outbox.due(now_ms).cloned() else {
+        let Some(notification) = self.lines[n].outbox.due(now_ms).cloned() else {
             return;
         };
+        let incidents = self.incidents_of(&notification);
+        let line = &mut self.lines[n];
         line.under_way = Some(notification.id);
-        let sender = line.sender.clone();
+        let sender = line.sender.about(incidents);
         let started = self.deliveries.spawn(async move {
             let result = sender.send(&notification, now_ms).await;
             Sent { line: n, result }
@@ -490,8 +534,10 @@ impl Driver {
             ..Event::of_controller(self.clock.now_ms(), Kind::Notification, level, message)
         };
         let receiver = &self.lines[n].receiver.name;
-        let event =
-            event.detail(json!({ "receiver": **receiver, "id": about.id, "alerts": alerts }));
+        let event = event.detail(json!({
+            "receiver": **receiver, "id": about.id, "delivered": level == Level::Info,
+            "alerts": alerts,
+        }));
         if self.notices.try_send(event).is_err() {
             self.unwritten += 1;
         }
@@ -585,6 +631,7 @@ impl Driver {
                 meaning: key.name.meaning().to_owned(),
                 remedy: key.name.remedy().to_owned(),
                 inhibited_by: active.inhibited_by.map(|name| name.word().to_owned()),
+                drill: key.drill.clone(),
             });
         // Before the first look, what is on is what was on.
         let alerts = alerts

@@ -126,8 +126,14 @@ impl Ledger {
     pub fn update(&mut self, now_ms: u64, derived: &Derived) {
         let before = std::mem::take(&mut self.active);
         for alert in &derived.alerts {
-            let known = before.get(&alert.key);
-            let active = Active::of(alert, known, now_ms);
+            // What was wrong before a drill is none of its.
+            let plain = alert.without_drill();
+            let alert = if before.contains_key(&plain.key) {
+                &plain
+            } else {
+                alert
+            };
+            let active = Active::of(alert, before.get(&alert.key), now_ms);
             self.active.insert(alert.key.clone(), active);
         }
         let early = now_ms < self.started_ms + BENEFIT;

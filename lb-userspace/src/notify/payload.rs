@@ -1,12 +1,15 @@
 //! How notifications look to those who take them.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::alert::{Item, Notification};
+use super::alert::{Item, Key, Notification};
 use crate::model::Severity;
 
 /// What the receiver is told about the teller.
@@ -16,6 +19,18 @@ pub(super) struct From {
     pub(super) instance: String,
     /// The receiver's name.
     pub(super) receiver: String,
+    /// The URL of the folder of runbooks.
+    pub(super) runbooks: Arc<str>,
+    /// The incidents that alerts belong to, by their names.
+    pub(super) incidents: Vec<(Key, String)>,
+}
+
+impl From {
+    fn incident(&self, item: &Item) -> Option<&str> {
+        let mut of = self.incidents.iter();
+        let found = of.find(|(key, _)| *key == item.key)?;
+        Some(&found.1)
+    }
 }
 
 /// A time as RFC 3339 has it.
@@ -32,12 +47,17 @@ fn labels(item: &Item, from: &From) -> Map<String, Value> {
         .collect()
 }
 
-fn annotations(item: &Item) -> Value {
-    json!({
+fn annotations(item: &Item, from: &From) -> Value {
+    let mut annotations = json!({
         "summary": item.summary,
         "description": item.key.name.meaning(),
         "remedy": item.key.name.remedy(),
-    })
+        "runbook_url": format!("{}{}", from.runbooks, item.key.name.runbook()),
+    });
+    if let Some(incident) = from.incident(item) {
+        annotations["incident"] = incident.into();
+    }
+    annotations
 }
 
 /// What `POST /api/v2/alerts` of Alertmanager takes. Alerts that are on end by themselves after
@@ -52,7 +72,7 @@ pub(super) fn alertmanager(
         let ends = item.ended_ms.unwrap_or(now_ms + lasts.as_millis() as u64);
         json!({
             "labels": labels(item, from),
-            "annotations": annotations(item),
+            "annotations": annotations(item, from),
             "startsAt": time(item.since_ms),
             // It refuses an end before the beginning.
             "endsAt": time(ends.max(item.since_ms + 1)),
@@ -86,7 +106,7 @@ pub(super) fn webhook(notification: &Notification, from: &From) -> Value {
             json!({
                 "status": status(item.ended_ms.is_none()),
                 "labels": labels,
-                "annotations": annotations(item),
+                "annotations": annotations(item, from),
                 "startsAt": time(item.since_ms),
                 // Alertmanager writes the zero of its language where there is no end yet.
                 "endsAt": item.ended_ms.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), time),
@@ -131,6 +151,9 @@ pub(super) fn slack(notification: &Notification, from: &From) -> Value {
         };
         let (name, severity) = (item.key.name, item.key.severity);
         let mut text = escape(&item.summary);
+        if let Some(incident) = from.incident(item) {
+            text.extend(["\nincident ", incident]);
+        }
         if item.ended_ms.is_none() {
             text.extend(["\n_", &escape(name.remedy()), "_"]);
         }
@@ -162,7 +185,7 @@ pub(super) fn lines(notification: &Notification, from: &From) -> String {
             "status": status(item.ended_ms.is_none()),
             "again": notification.again,
             "labels": labels(item, from),
-            "annotations": annotations(item),
+            "annotations": annotations(item, from),
             "startsAt": time(item.since_ms),
             "endsAt": item.ended_ms.map(time),
         });

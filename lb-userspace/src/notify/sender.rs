@@ -3,17 +3,20 @@
 mod local;
 mod web;
 
-use std::{env, fs, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time;
 
 use self::web::Web;
 use super::{
-    alert::Notification,
+    alert::{Key, Notification},
     outbox::{Again, Failure},
     payload::{self, From},
 };
-use crate::model::{Http, Receiver, Secret, Target, Text};
+use crate::{
+    model::{Http, Receiver, Secret, Target, Text},
+    secret,
+};
 
 /// How many repeats an alert outlives at Alertmanager where nobody says it again.
 const LASTS: u32 = 4;
@@ -33,12 +36,21 @@ impl Sender {
             from: From {
                 instance: instance.to_owned(),
                 receiver: receiver.name.to_string(),
+                runbooks: Arc::clone(&receiver.runbooks),
+                incidents: Vec::new(),
             },
             web: match receiver.target.ca() {
                 Some(ca) => Web::new(Some(ca)),
                 None => web.clone(),
             },
         }
+    }
+
+    /// The same, that says which alerts belong to which incident.
+    pub(super) fn about(&self, incidents: Vec<(Key, String)>) -> Self {
+        let mut sender = self.clone();
+        sender.from.incidents = incidents;
+        sender
     }
 
     /// Sends it, within the receiver's time-out.
@@ -129,28 +141,6 @@ fn text(text: &Text) -> Result<String, Failure> {
     }
 }
 
-/// A secret as it is now. What is wrong with it says where it is, and never what.
 fn reveal(secret: &Secret) -> Result<String, Failure> {
-    let (found, place) = match secret {
-        Secret::File(path) => {
-            let text = fs::read_to_string(path)
-                .map_err(|e| later(format!("cannot read the secret in {}: {e}", path.display())))?;
-            (text, path.display().to_string())
-        }
-        Secret::Env(name) => {
-            let text = env::var(name).map_err(|e| {
-                later(format!(
-                    "cannot read the secret in the variable {name}: {e}"
-                ))
-            })?;
-            (text, format!("the variable {name}"))
-        }
-    };
-    let trimmed = found.trim_end_matches(['\r', '\n']);
-    if trimmed.is_empty() {
-        return Err(later(format!(
-            "the secret in {place} is empty: write it there"
-        )));
-    }
-    Ok(trimmed.to_owned())
+    secret::reveal(secret).map_err(|e| later(e.to_string()))
 }

@@ -17,7 +17,7 @@ use super::{
     alert::{Item, Key, Notification},
     outbox::{Decision, Outbox, Told},
 };
-use crate::causes::with_causes;
+use crate::{causes::with_causes, sqlite};
 
 /// The file in the state directory.
 const FILE: &str = "notify.db";
@@ -91,12 +91,9 @@ impl Spool {
         })?;
         let connection = match self.try_open() {
             // What it held is derived again, but for what was not sent of the past.
-            Err(e) if is_damage(&e) => {
+            Err(e) if sqlite::is_damage(&e) => {
                 error!("{} is damaged and begins anew: {e}", self.path().display());
-                for suffix in ["", "-wal", "-shm"] {
-                    // What is not there needs no removal; anything else shows next.
-                    let _ = fs::remove_file(self.directory.join(format!("{FILE}{suffix}")));
-                }
+                sqlite::remove(&self.path());
                 self.try_open()
             }
             other => other,
@@ -109,7 +106,7 @@ impl Spool {
         let mut connection = Connection::open(self.path())?;
         // Only what the disk has may be called sent: a crash of the host repeats, and loses nothing.
         connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
-        let layout: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        let layout = sqlite::version(&connection)?;
         if layout != LAYOUT {
             let change = connection.transaction()?;
             change.execute_batch(
@@ -270,14 +267,6 @@ impl Spool {
             }
         }
     }
-}
-
-fn is_damage(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-    matches!(
-        error.sqlite_error_code(),
-        Some(DatabaseCorrupt | NotADatabase)
-    )
 }
 
 /// Written as JSON, which plain data always has.

@@ -26,6 +26,8 @@ pub struct Sample {
     pub backend: usize,
     /// How many flows it stands for, at least one.
     pub one_of: u32,
+    /// The slot that it fell into; above the ring's mask, any bits.
+    pub slot: u16,
 }
 
 /// The samples of the last minute.
@@ -47,6 +49,11 @@ impl Clients {
         if !samples.is_empty() {
             self.read.push_back((now, samples.into()));
         }
+    }
+
+    /// The samples.
+    pub fn samples(&self) -> impl Iterator<Item = &Sample> {
+        self.read.iter().flat_map(|(_, samples)| samples.iter())
     }
 
     /// What the samples say that were read later than `since`, of a service of so many backends.
@@ -152,6 +159,7 @@ mod tests {
                     client: client(from),
                     backend,
                     one_of: 1,
+                    slot: 0,
                 };
                 std::iter::repeat_n(sample, times)
             })

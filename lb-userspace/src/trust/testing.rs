@@ -34,6 +34,14 @@ impl Ca {
         self.folder.path().join("ca.pem")
     }
 
+    /// A server's certificate for a name and its key, in PEM.
+    pub(crate) fn pem(&self, name: &str) -> (String, String) {
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
     /// A server's side with a certificate for a name that is valid until the end of a year.
     pub(crate) fn server(&self, name: &str, until: i32, alpn: &[u8]) -> TlsAcceptor {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();

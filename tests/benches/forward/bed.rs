@@ -20,7 +20,7 @@ use lb_common::{
 };
 use lb_userspace::{
     balance::image::Image,
-    dataplane::{BENCH_OBJECT, DataPlane as _, OBJECT, kernel::Kernel},
+    dataplane::{BENCH_OBJECT, DataPlane as _, OBJECT, kernel::Kernel, pin},
     model::{DataPlaneConfig, Evenness, OnDrift, ProbeMark, Tracking, XdpMode},
 };
 
@@ -113,7 +113,7 @@ impl Bed {
                 .expect("the kernel takes it");
         }
         let case = frames.take_map("CASE").expect("the object has it");
-        let pinned = |name: &str| MapData::from_pin(pins.join(name)).expect("it is pinned");
+        let pinned = |name: &str| MapData::from_pin(pin(&pins, name)).expect("it is pinned");
         let tracking = Map::from_map_data(pinned("TRACKING")).expect("a known type");
         Self {
             case: Array::try_from(case).expect("its type"),
@@ -167,7 +167,7 @@ impl Bed {
 fn loader<'m>(pins: &Path, maps: &[&'m str]) -> EbpfLoader<'m> {
     let mut loader = EbpfLoader::new();
     for map in maps {
-        loader.map_pin_path(map, pins.join(map));
+        loader.map_pin_path(map, pin(pins, map));
     }
     loader
 }

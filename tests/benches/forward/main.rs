@@ -100,10 +100,10 @@ fn run(options: &Options) -> Result<()> {
                     .entry(services_of)
                     .or_insert_with(|| tables::base(services_of, services, backends));
                 let image = tables::in_mode(base, mode);
-                let image = if kind == Set::Tracked {
-                    tables::in_transition(image)
-                } else {
-                    image
+                let image = match kind {
+                    Set::Tracked => tables::in_transition(image),
+                    Set::Unmeasured => tables::unmeasured(image),
+                    Set::Tcp | Set::Udp | Set::Ipv6 => image,
                 };
                 bed.publish(&image);
                 for flows in options.numbers_of_flows() {
@@ -132,6 +132,7 @@ fn run(options: &Options) -> Result<()> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Set {
     Tcp,
+    Unmeasured,
     Udp,
     Ipv6,
     Tracked,
@@ -139,7 +140,7 @@ enum Set {
 
 const fn kind_of(set: Set) -> tables::Kind {
     match set {
-        Set::Tcp | Set::Tracked => tables::Kind::Tcp4,
+        Set::Tcp | Set::Unmeasured | Set::Tracked => tables::Kind::Tcp4,
         Set::Udp => tables::Kind::Udp4,
         Set::Ipv6 => tables::Kind::Tcp6,
     }
@@ -151,6 +152,7 @@ fn sets(options: &Options, mode: Mode) -> BTreeMap<Set, Vec<Kind>> {
     for kind in options.kinds() {
         let set = match kind {
             Kind::Syn | Kind::Established | Kind::NonVip => Set::Tcp,
+            Kind::Unmeasured => Set::Unmeasured,
             Kind::Udp => Set::Udp,
             Kind::Ipv6 => Set::Ipv6,
             Kind::TrackedHit if mode == Mode::Snat => continue,
@@ -275,7 +277,9 @@ impl Turn {
                 // Those of fewer flows were made before.
                 assert!(after > before && after - before <= what.flows.into());
             }
-            Kind::Established | Kind::Udp | Kind::Ipv6 if snat => establish(bed, turn.case),
+            Kind::Established | Kind::Unmeasured | Kind::Udp | Kind::Ipv6 if snat => {
+                establish(bed, turn.case);
+            }
             _ => {}
         }
         let warm = 10_000;

@@ -189,3 +189,10 @@ pub(crate) fn in_transition(mut image: Image) -> Image {
     }
     image
 }
+
+/// The same with no flow whose latency is measured.
+pub(crate) fn unmeasured(mut image: Image) -> Image {
+    let endpoints = image.tables.endpoints.iter_mut();
+    endpoints.for_each(|endpoint| endpoint.sampled = 0);
+    image
+}

@@ -9,6 +9,7 @@ use lb_common::{
     host::Host,
     layout::{Allowance, EndpointEvents, FlowEntry, Scratch, SourceKey, TrackingCounters},
 };
+use lb_userspace::dataplane::pin;
 
 /// By how many ticks what both have noted may differ: entries are written to once in 1,024, and
 /// this process may have to wait between the two.
@@ -41,7 +42,7 @@ fn close(kernel: u32, host: u32) -> bool {
 
 impl Memory {
     pub(crate) fn open(pins: &Path) -> Self {
-        let data = |name: &str| MapData::from_pin(pins.join(name)).expect("a pinned map");
+        let data = |name: &str| MapData::from_pin(pin(pins, name)).expect("a pinned map");
         let lru = |name| Map::LruHashMap(data(name));
         let per_cpu = |name| Map::PerCpuArray(data(name));
         let key = "keys and values of the layout's size";

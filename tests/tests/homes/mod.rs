@@ -17,6 +17,7 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     num::NonZeroU16,
     os::fd::OwnedFd,
+    path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -40,7 +41,7 @@ use lb_userspace::{
         image::{Common, Image, Numbers, ServicePlan, Way},
         plan::Base,
     },
-    dataplane::{DataPlane as _, OBJECT, kernel::Kernel},
+    dataplane::{DataPlane as _, OBJECT, kernel::Kernel, pin},
     model::{
         Backend, DataPlaneConfig, Evenness, Fraction, Mode, OnDrift, OnEmpty, Options, ProbeMark,
         Protocol, RingSize, RingSlots, Service, ServiceKey, ServicePort, Tracking, Weight, XdpMode,
@@ -187,7 +188,7 @@ pub(crate) fn open_in(dir: &RunDir, tracking: &Tracking) -> Kernel {
 pub(crate) fn load_again(dir: &RunDir) -> Ebpf {
     let mut loader = EbpfLoader::new();
     for map in MAPS {
-        loader.map_pin_path(map, dir.bpf().join("evenkeel").join(map));
+        loader.map_pin_path(map, pin(&dir.bpf().join("evenkeel"), map));
     }
     let mut object = loader.load(OBJECT).expect("the kernel takes the object");
     for (name, program) in object.programs_mut() {
@@ -246,7 +247,7 @@ pub(crate) struct Homes {
     endpoints: u16,
     /// How many rows of exits may have been counted in.
     rows: u32,
-    _dir: RunDir,
+    dir: RunDir,
 }
 
 impl Homes {
@@ -266,10 +267,15 @@ impl Homes {
             memory,
             endpoints,
             rows: 1,
-            _dir: dir,
+            dir,
         };
         homes.publish(image);
         homes
+    }
+
+    /// The folder of the kernel's pins.
+    pub(crate) fn pins(&self) -> PathBuf {
+        self.dir.bpf().join("evenkeel")
     }
 
     /// Publishes an image to both.

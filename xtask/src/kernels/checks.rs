@@ -48,7 +48,7 @@ const fn all(file: &'static str) -> Check {
 }
 
 /// The checks. A line here is all that another one takes.
-const CHECKS: [Check; 26] = [
+const CHECKS: [Check; 27] = [
     all("packets"),
     all("packets_foreign"),
     all("packets_modes"),
@@ -95,6 +95,10 @@ const CHECKS: [Check; 26] = [
         "a_controller_that_is_killed_and_started_again_takes_over_unnoticed_in_mode_snat",
     ),
     one("probes", "a_broken_tunnel_shows_in_ipip"),
+    one(
+        "explain",
+        "explanations_are_what_the_program_does_whatever_the_packet",
+    ),
     Check {
         file: "kernel",
         test: Some("an_older_kernel_is_refused_before_anything_is_touched"),

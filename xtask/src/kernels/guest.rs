@@ -90,7 +90,7 @@ pub(super) fn run(
     let initramfs = initramfs::pack(kernel, checks, programs, &folder)?;
     let console = folder.join("console.log");
     let mut qemu = command(kernel, &initramfs, &console)?;
-    eprintln!("booting {}", kernel.release);
+    eprintln!("Linux {series}: booting {}", kernel.release);
     let start = wait::now();
     let mut guest = Process::start_with_stderr(
         format!("the guest of Linux {series}"),
@@ -116,7 +116,10 @@ pub(super) fn run(
                     let checked = &report.run.checks[number];
                     let took = last.elapsed().as_secs_f64();
                     last = wait::now();
-                    eprintln!("{:>6.1} s  {}: {:?}", took, checked.title, checked.verdict);
+                    eprintln!(
+                        "{series:<5}{took:>7.1} s  {}: {:?}",
+                        checked.title, checked.verdict
+                    );
                     if checked.verdict == Verdict::Failed {
                         eprintln!("{}", part(&read(&console), number));
                     }
@@ -126,19 +129,19 @@ pub(super) fn run(
             Err(RecvTimeoutError::Disconnected) => break report.complete,
             Err(RecvTimeoutError::Timeout) => {
                 guest.kill();
-                eprintln!("the guest did not end within {PATIENCE:?}");
+                eprintln!("Linux {series}: the guest did not end within {PATIENCE:?}");
                 break false;
             }
         }
     };
     if !ended {
         eprintln!(
-            "the guest ended before its time; the end of its console:\n{}\n{}",
+            "Linux {series}: the guest ended before its time; the end of its console:\n{}\n{}",
             tail(&read(&console)),
             guest.log_tail()
         );
     }
-    eprintln!("console: {}", console.display());
+    eprintln!("Linux {series}: console in {}", console.display());
     Ok(report.run)
 }
 

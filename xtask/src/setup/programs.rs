@@ -8,7 +8,7 @@ use super::{Missing, debian};
 use crate::steps::Step;
 
 /// Program, Debian package, purpose.
-const PROGRAMS: [(&str, &str, &str); 11] = [
+const PROGRAMS: [(&str, &str, &str); 12] = [
     ("ip", "iproute2", "network namespaces and veth pairs"),
     ("ethtool", "ethtool", "checksum offload of veth pairs"),
     (
@@ -26,6 +26,7 @@ const PROGRAMS: [(&str, &str, &str); 11] = [
         "fragments and echoes for the host itself",
     ),
     ("openssl", "openssl", "a server with certificates"),
+    ("tshark", "tshark", "another reader of captures"),
     ("cc", "gcc", "a linker for host programs"),
     ("dpkg-deb", "dpkg", "unpacking a private nginx"),
 ];
@@ -92,6 +93,20 @@ pub(super) fn look(missing: &mut Missing) {
             "prometheus-alertmanager",
             "a receiver of notifications; its service need not run",
         );
+    }
+    for (program, package) in [
+        ("chromium", "chromium"),
+        ("chromedriver", "chromium-driver"),
+    ] {
+        if tools::find(program).is_none() {
+            missing.needs(package, "a browser that looks at the controller's page");
+        }
+    }
+    for program in ["prometheus", "promtool"] {
+        if tools::find(program).is_none() {
+            let why = "what collects metrics, and checks its rules; its service need not run";
+            missing.needs("prometheus", why);
+        }
     }
 }
 

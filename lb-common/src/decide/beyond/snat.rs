@@ -195,7 +195,13 @@ fn claim<W: World>(
 
 /// The flow of a flow's replies, as they come from the backend.
 #[inline(always)]
-fn replies(job: &Job, to: &Endpoint, far: &Far, from: Address, port: u16) -> Flow {
+pub(in crate::decide) fn replies(
+    job: &Job,
+    to: &Endpoint,
+    far: &Far,
+    from: Address,
+    port: u16,
+) -> Flow {
     let at = if to.port == 0 {
         job.flow.destination_port()
     } else {

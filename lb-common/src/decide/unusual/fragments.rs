@@ -22,8 +22,7 @@ pub fn remember<W: World>(
     job: &Job,
     verdict: Verdict,
 ) -> Verdict {
-    let sent = matches!(verdict, Verdict::Transmit | Verdict::Redirect(_));
-    if job.leads(sent) {
+    if job.leads(verdict.is_sent()) {
         first(world, tables, job);
     }
     verdict

@@ -237,6 +237,9 @@ pub struct ServicePlan {
     pub slots_moved: u32,
     /// Slots in transition afterwards: their flows are tracked, so that established ones stay.
     pub slots_in_transition: u32,
+    /// How many samples of new flows, of the last minute, the forecasts of its backends stand on.
+    #[serde(default)]
+    pub forecast_from: u64,
     /// Its backends, in the order of the new configuration, removed ones last.
     pub backends: Vec<BackendPlan>,
 }
@@ -262,6 +265,10 @@ pub struct BackendPlan {
     pub share_before: f64,
     /// Its part of the slots afterwards.
     pub share: f64,
+    /// The part of the new flows that it would have got afterwards of those of the last minute; absent
+    /// where none were seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<f64>,
 }
 
 /// What the audit finds, as in `evenkeel audit --json`.

@@ -1,13 +1,16 @@
 //! Questions and wishes that only the controller's task can answer.
 
+use std::convert::Infallible;
+
 use axum::{
     Json, Router,
-    body::Bytes,
+    body::{Body, Bytes},
     extract::{DefaultBodyLimit, State},
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use futures_util::stream;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,10 +18,17 @@ use super::{Caller, problem, wrong_method};
 use crate::admin::proto::{
     LogFilter, Problem, SetLogFilter,
     change::{Configuration, Finding, Imposed, Imposing, Outcome, Plan, Request, Rollback},
+    drill::{self, Abort},
+    explain::{self, Explanations},
+    flows::{Flows, Query},
+    incident::{self, Done},
+    trace,
 };
 
 /// The longest request body, in bytes: a file with all backends that fit.
 const MAX_BODY: usize = 16 * 1024 * 1024;
+/// Lines that wait to be written to whoever reads slowly.
+const LINES: usize = 256;
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,10 +54,32 @@ pub enum Ask {
     Configurations,
     /// Override what the configuration says of a backend.
     Impose(Imposing),
+    /// Open an incident, or do something about one.
+    Incident(incident::Wish),
+    /// Which flows are remembered?
+    Flows(Query),
+    /// What would become of packets?
+    Explain(explain::Request),
+    /// Which decisions are made? They are told line by line.
+    Trace(Box<trace::Request>, Lines),
+    /// Begin a drill, or say what it would do.
+    Drill(drill::Request),
+    /// End the drill that is on.
+    AbortDrill(Abort),
     /// What is logged?
     Log,
     /// Log this.
     SetLog(SetLogFilter),
+}
+
+/// Where lines are told, each with its end.
+#[derive(Clone, Debug)]
+pub struct Lines(pub mpsc::Sender<Bytes>);
+
+impl PartialEq for Lines {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.same_channel(&other.0)
+    }
 }
 
 /// What comes back.
@@ -62,6 +94,16 @@ pub enum Answer {
     Configurations(Vec<Configuration>),
     /// To [`Ask::Impose`].
     Imposed(Box<Imposed>),
+    /// To [`Ask::Incident`].
+    Incident(Box<Done>),
+    /// To [`Ask::Flows`].
+    Flows(Box<Flows>),
+    /// To [`Ask::Explain`].
+    Explanations(Box<Explanations>),
+    /// To [`Ask::Trace`]: what is told follows.
+    Begun,
+    /// To [`Ask::Drill`] and [`Ask::AbortDrill`].
+    Drill(Box<drill::Answer>),
     /// To [`Ask::Log`] and [`Ask::SetLog`].
     Log(LogFilter),
 }
@@ -150,10 +192,16 @@ pub(super) fn routes(desk: Desk) -> Router {
         .route("/v1/confirm", post(confirm).fallback(wrong_method))
         .route("/v1/rollback", post(rollback).fallback(wrong_method))
         .route("/v1/override", post(impose).fallback(wrong_method))
+        .route("/v1/incident", post(incident).fallback(wrong_method))
         .route(
             "/v1/configurations",
             get(configurations).fallback(wrong_method),
         )
+        .route("/v1/flows", post(flows).fallback(wrong_method))
+        .route("/v1/explain", post(explain).fallback(wrong_method))
+        .route("/v1/trace", post(trace).fallback(wrong_method))
+        .route("/v1/drill", post(drill).fallback(wrong_method))
+        .route("/v1/drill/abort", post(abort_drill).fallback(wrong_method))
         .route(
             "/v1/log",
             get(log_filter).post(set_log_filter).fallback(wrong_method),
@@ -183,6 +231,57 @@ async fn rollback(State(desk): State<Desk>, body: Bytes) -> Response {
 
 async fn impose(State(desk): State<Desk>, body: Bytes) -> Response {
     desk.change(read(&body).map(Ask::Impose)).await
+}
+
+async fn incident(State(desk): State<Desk>, body: Bytes) -> Response {
+    desk.change(read(&body).map(Ask::Incident)).await
+}
+
+async fn flows(State(desk): State<Desk>, body: Bytes) -> Response {
+    match read(&body) {
+        Ok(query) => desk.ask(Ask::Flows(query)).await,
+        Err(refusal) => *refusal,
+    }
+}
+
+async fn explain(State(desk): State<Desk>, body: Bytes) -> Response {
+    match read(&body) {
+        Ok(request) => desk.ask(Ask::Explain(request)).await,
+        Err(refusal) => *refusal,
+    }
+}
+
+/// Watching has packets cost more and shows what is in them: that is for those who may change.
+async fn trace(State(desk): State<Desk>, body: Bytes) -> Response {
+    let (lines, told) = mpsc::channel(LINES);
+    let ask = read(&body).map(|request| Ask::Trace(Box::new(request), Lines(lines)));
+    let begun = desk.change(ask).await;
+    if begun.status() != StatusCode::OK {
+        return begun;
+    }
+    desk.caller.stream();
+    let lines = stream::unfold(told, async |mut told| {
+        told.recv()
+            .await
+            .map(|line| (Ok::<_, Infallible>(line), told))
+    });
+    (
+        [(header::CONTENT_TYPE, "application/x-ndjson")],
+        Body::from_stream(lines),
+    )
+        .into_response()
+}
+
+/// To ask what a drill would do is to look.
+async fn drill(State(desk): State<Desk>, body: Bytes) -> Response {
+    match read::<drill::Request>(&body) {
+        Ok(request) if request.dry => desk.ask(Ask::Drill(request)).await,
+        request => desk.change(request.map(Ask::Drill)).await,
+    }
+}
+
+async fn abort_drill(State(desk): State<Desk>, body: Bytes) -> Response {
+    desk.change(read(&body).map(Ask::AbortDrill)).await
 }
 
 async fn log_filter(State(desk): State<Desk>) -> Response {

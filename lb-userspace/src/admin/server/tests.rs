@@ -47,7 +47,13 @@ fn status(generation: u64) -> Arc<Status> {
         journal: crate::admin::proto::Journal::default(),
         refused: None,
         alerts: Vec::new(),
+        incidents: Vec::new(),
         notify: crate::admin::proto::Notify::default(),
+        publications: crate::admin::proto::measured::Publications::default(),
+        audit: crate::admin::proto::measured::Audit::default(),
+        history: crate::admin::proto::measured::History::default(),
+        http: crate::admin::proto::measured::Http::default(),
+        drill: None,
         services: Vec::new(),
     })
 }
@@ -215,10 +221,10 @@ async fn who_may_look_may_not_change() {
                 name: "ann".to_owned(),
             },
             may_change,
-            takes_time: Arc::default(),
+            rounds: Arc::new(AtomicU32::new(1)),
         },
     };
-    for path in ["apply", "rollback", "override", "confirm"] {
+    for path in ["apply", "rollback", "override", "confirm", "trace"] {
         let (one, mut other) = tokio::io::duplex(64 * 1024);
         let routes =
             TowerToHyperService::new(api(watch::channel(status(1)).1, desk(false), Router::new()));

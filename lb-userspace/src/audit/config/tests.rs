@@ -270,3 +270,22 @@ fn somebody_must_be_told() {
     assert!(with(text).contains(&rule));
     assert!(!with(&format!("{text}{told}")).contains(&rule));
 }
+
+#[test]
+fn metrics_for_everybody_are_told() {
+    let text = "[data_plane]\ninterfaces = [\"eth0\"]\n[[services]]\nname = \"web\"\n\
+                vip = \"198.51.100.10\"\nport = 80\n[[services.backends]]\n\
+                address = \"10.0.0.11\"\n";
+    let found = |http: &str| {
+        let text = format!("{text}[http]\n{http}\n");
+        let found = rules(&judge(&config::parse("test", &text).unwrap(), &[]));
+        found.contains(&"L34 warning".to_owned())
+    };
+    assert!(!found(""));
+    assert!(!found("listen = [\"127.0.0.1:9660\", \"[::1]:9660\"]"));
+    assert!(found("listen = [\"127.0.0.1:9660\", \"192.0.2.1:9660\"]"));
+    assert!(!found(
+        "listen = [\"192.0.2.1:9660\"]\ntoken = { file = \"/etc/evenkeel/token\" }\n\
+         certificate = \"/etc/evenkeel/web.pem\"\nkey = \"/etc/evenkeel/web.key\""
+    ));
+}

@@ -160,6 +160,33 @@ fn who_was_left_out_for_a_day_is_told() {
 }
 
 #[test]
+fn who_takes_itself_out_for_a_day_is_told() {
+    let told = |part: f64, since: u64, overridden: bool| {
+        let status = status(|s| {
+            s["now_ms"] = json!(FORGOTTEN + 5);
+            let backend = &mut s["services"][0]["backends"][1];
+            backend["agent"] = json!({
+                "state": "drain", "percent": 100, "note": "new disks", "part": part,
+                "since_ms": since, "heard_at_ms": since,
+            });
+            if overridden {
+                backend["override"] = json!({
+                    "service": "web", "backend": "10.0.0.12", "kind": "weight", "weight": 1,
+                    "configured_weight": 1, "actor": "uid 0", "reason": null,
+                    "since_ms": since, "expires_at_ms": null, "drain": null,
+                });
+            }
+        });
+        found(&configured([1; 3]), &status)
+    };
+    let web = vec![("L27", "web/10.0.0.12".to_owned())];
+    assert_eq!(told(0.0, 4, false), web);
+    assert_eq!(told(0.0, 5, false), []);
+    assert_eq!(told(0.5, 4, false), [], "it serves");
+    assert_eq!(told(0.0, 4, true), [], "an operator decided otherwise");
+}
+
+#[test]
 fn few_clients_that_stay_with_their_backend_are_told() {
     let told = |spread: &str, effective: Value| {
         let text = format!(

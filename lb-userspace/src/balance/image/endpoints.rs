@@ -66,6 +66,7 @@ pub fn records(
         family,
         mode: mode::UNRESOLVED,
         serves: 1,
+        sampled: service.options.measured.of_65536(),
         ..Endpoint::zeroed()
     };
     let Some(way) = way else {

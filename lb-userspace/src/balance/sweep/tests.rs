@@ -304,3 +304,29 @@ fn an_entry_that_lost_its_other_direction_is_forgotten() {
         assert_eq!(fate.unwrap(), Fate::Forget);
     }
 }
+
+#[test]
+fn who_looks_is_told_why_a_flow_is_remembered() {
+    let why = |prior, flags, found: FlowEntry| {
+        let image = image(prior, flags);
+        let why = Reasons::of(&image).why(&flow(), &found);
+        (why.word(), why.owner())
+    };
+    assert_eq!(why(B, 0, entry(B, 0)), ("transition", Some(A)));
+    assert_eq!(why(B, 0, entry(A, 0)), ("transition", Some(A)));
+    assert_eq!(why(PINNED, 0, entry(B, 0)), ("pinned", Some(A)));
+    assert_eq!(why(PINNED, 0, entry(A, 0)), ("over", None));
+    assert_eq!(why(NONE, 0, entry(B, 0)), ("over", None));
+    assert_eq!(why(NONE, flag::REMEMBER, entry(A, 0)), ("every", None));
+    let translated = FlowEntry {
+        other: v4(POOL),
+        other_port: POOL_PORT,
+        ..entry(A, 0)
+    };
+    assert_eq!(why(NONE, 0, translated), ("translated", None));
+    let other = FlowEntry {
+        service: SERVICE + 1,
+        ..entry(A, 0)
+    };
+    assert_eq!(why(B, 0, other), ("over", None));
+}

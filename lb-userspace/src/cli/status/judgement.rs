@@ -3,7 +3,7 @@
 use crate::admin::proto::{Status, Verdict};
 
 /// What is wrong, in words; nothing where all is as intended or too little has been seen.
-pub(super) fn reasons(status: &Status) -> Vec<String> {
+pub(in crate::cli) fn reasons(status: &Status) -> Vec<String> {
     let mut reasons = Vec::new();
     if !status.tables.as_intended {
         reasons.push("the kernel's tables are not the intended ones".to_owned());

@@ -15,21 +15,21 @@ use crate::{
         Backend, Cause, Clients, Evenness, Finding, Remembered, Service, Status, Verdict,
         change::Override,
     },
-    cli::output::plain,
+    cli::{alerts, incident, output::plain},
 };
 
 /// How a status may look.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct View {
+pub(in crate::cli) struct View {
     /// Columns; `None` takes as many as are needed.
-    pub(super) width: Option<usize>,
+    pub(in crate::cli) width: Option<usize>,
     /// Whether to use colours.
-    pub(super) colour: bool,
+    pub(in crate::cli) colour: bool,
 }
 
 /// What a colour means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tone {
+pub(super) enum Tone {
     Good,
     Doubtful,
     Bad,
@@ -54,41 +54,52 @@ impl Tone {
 
 /// Writes a whole status, ending with a line break.
 pub(super) fn render(status: &Status, view: View) -> String {
-    let mut page = Page {
-        view,
-        lines: Vec::new(),
-    };
+    let mut page = Page::new(view);
     header(status, &mut page);
     for service in &status.services {
-        page.lines.push(String::new());
+        page.empty();
         describe(service, status.now_ms, &mut page);
     }
     if let Some(exits) = exits(&status.exits) {
-        page.lines.push(String::new());
+        page.empty();
         page.text(0, Tone::Quiet, &format!("other packets: {exits}"));
     }
-    page.lines.join("\n") + "\n"
+    page.finish()
 }
 
 /// Writes what there is to say before a status that is no longer the latest.
 pub(super) fn notice(text: &str, view: View) -> String {
-    let mut page = Page {
-        view,
-        lines: Vec::new(),
-    };
+    let mut page = Page::new(view);
     page.text(0, Tone::Doubtful, text);
-    page.lines.join("\n") + "\n\n"
+    page.finish() + "\n"
 }
 
 /// Lines in the making.
-struct Page {
+pub(super) struct Page {
     view: View,
     lines: Vec<String>,
 }
 
 impl Page {
+    pub(super) const fn new(view: View) -> Self {
+        Self {
+            view,
+            lines: Vec::new(),
+        }
+    }
+
+    /// Adds an empty line.
+    pub(super) fn empty(&mut self) {
+        self.lines.push(String::new());
+    }
+
+    /// All lines, each with its end.
+    pub(super) fn finish(self) -> String {
+        self.lines.join("\n") + "\n"
+    }
+
     /// Adds text from anywhere, made harmless, wrapped at words and indented.
-    fn text(&mut self, indent: usize, tone: Tone, text: &str) {
+    pub(super) fn text(&mut self, indent: usize, tone: Tone, text: &str) {
         let text = plain(text);
         let wrapped = match self.view.width {
             Some(width) => wrap(&text, width.saturating_sub(indent).max(20)),
@@ -259,15 +270,19 @@ fn notifications(status: &Status, page: &mut Page) {
         let text = format!("notifications that wait are NOT on disk: {failure}");
         page.text(0, Tone::Bad, &text);
     }
-    let firing = status
-        .alerts
-        .iter()
-        .filter(|alert| alert.state == "firing")
-        .count();
-    if firing > 0 {
-        let s = if firing == 1 { "" } else { "s" };
-        let text = format!("{firing} alert{s} firing, see 'evenkeel alerts'");
+    let firing = status.alerts.iter().filter(|alert| alert.state == "firing");
+    let count = firing.clone().count();
+    if let Some(gravest) = firing.min_by_key(|alert| alerts::rank(alert)) {
+        let s = if count == 1 { "" } else { "s" };
+        let text = format!("{count} alert{s} firing, see 'evenkeel alerts'");
         page.text(0, Tone::Doubtful, &text);
+        if let Some(runbook) = alerts::runbook(gravest) {
+            page.text(0, Tone::Quiet, &format!("runbook: {runbook}"));
+        }
+    }
+    for incident in &status.incidents {
+        let line = incident::line(incident, now);
+        page.text(0, Tone::Bad, &format!("incident {}", line.trim_end()));
     }
     for receiver in &status.notify.receivers {
         let mut text = format!("tells {}: {} sent", receiver.name, receiver.sent);
@@ -321,7 +336,7 @@ fn describe_clients(clients: &Clients) -> String {
     format!("clients: {many}; heaviest {}", heaviest.join(", "))
 }
 
-fn describe(service: &Service, now: u64, page: &mut Page) {
+pub(super) fn describe(service: &Service, now: u64, page: &mut Page) {
     let total = service.backends.len();
     page.text(
         0,
@@ -386,22 +401,30 @@ fn describe(service: &Service, now: u64, page: &mut Page) {
     page.lines
         .extend(table::lines(&service.backends, now, page.view));
     for backend in &service.backends {
-        match (&backend.out_of_ring, performance(backend)) {
-            (Some(reason), None) => page.text(2, Tone::Bad, &out_of_ring(backend, reason, now)),
-            (_, Some(text)) => page.text(2, Tone::Doubtful, &text),
-            (None, None) => {}
-        }
-        if let Some(of) = &backend.overridden {
-            let text = format!("{} is {}", backend.name, overridden(of, now));
-            page.text(2, Tone::Doubtful, &text);
-        }
-        if let Some(seconds) = backend.full_in_s {
-            let text = format!("{} starts slowly: whole in {seconds:.0} s", backend.name);
-            page.text(2, Tone::Quiet, &text);
-        }
+        remarks(backend, now, page);
     }
     if let Some(exits) = exits(&service.exits) {
         page.text(2, Tone::Quiet, &format!("not forwarded: {exits}"));
+    }
+}
+
+/// What there is to say of a backend that does not simply serve.
+pub(super) fn remarks(backend: &Backend, now: u64, page: &mut Page) {
+    match (&backend.out_of_ring, performance(backend)) {
+        (Some(reason), None) => page.text(2, Tone::Bad, &out_of_ring(backend, reason, now)),
+        (_, Some(text)) => page.text(2, Tone::Doubtful, &text),
+        (None, None) => {}
+    }
+    if let Some(of) = &backend.overridden {
+        let text = format!("{} is {}", backend.name, overridden(of, now));
+        page.text(2, Tone::Doubtful, &text);
+    }
+    if let Some((tone, text)) = agent(backend, now) {
+        page.text(2, tone, &text);
+    }
+    if let Some(seconds) = backend.full_in_s {
+        let text = format!("{} starts slowly: whole in {seconds:.0} s", backend.name);
+        page.text(2, Tone::Quiet, &text);
     }
 }
 
@@ -489,6 +512,36 @@ fn performance(backend: &Backend) -> Option<String> {
         "{} is {}, with {share} of its weight: {reason}{next}",
         backend.name, seen.state
     ))
+}
+
+/// What a backend asks for itself, or that its agent is silent; `None` where it asks for all.
+fn agent(backend: &Backend, now: u64) -> Option<(Tone, String)> {
+    let agent = backend.agent.as_ref()?;
+    let name = &backend.name;
+    let failure = agent.failure.as_deref();
+    let Some((heard, since)) = agent.heard_at_ms.zip(agent.since_ms) else {
+        let text = format!("{name} has an agent that says nothing: {}", failure?);
+        return Some((Tone::Quiet, text));
+    };
+    let asks = match (agent.state.as_str(), agent.percent) {
+        ("up", None | Some(100)) if failure.is_none() => return None,
+        ("up", percent) => format!("{} % of its weight", percent.unwrap_or(100)),
+        (word, _) => format!("no new flows ('{word}')"),
+    };
+    let note = agent.note.as_ref().map(|note| format!(": {note}"));
+    let silent = failure.map(|why| format!("; silent for {}: {why}", ago(now, heard)));
+    let ignored = agent.ignored.as_deref().map(|why| match why {
+        "override" => "; an override holds",
+        _ => "; NOT followed: too little of the weight would be left",
+    });
+    let since = ago(now, since);
+    let text = format!(
+        "{name} asks by its agent for {asks}, since {since} ago{}{}{}",
+        note.unwrap_or_default(),
+        ignored.unwrap_or_default(),
+        silent.unwrap_or_default()
+    );
+    Some((Tone::Doubtful, text))
 }
 
 fn out_of_ring(backend: &Backend, reason: &str, now: u64) -> String {

@@ -8,7 +8,7 @@ const BAR_CELLS: usize = 10;
 pub(super) const BAR_HEAD: &str = "0    1   2x";
 
 /// A rate or count in at most three digits and a power of a thousand: `0`, `0.4`, `12.3k`.
-pub(super) fn short(value: f64) -> String {
+pub(in crate::cli) fn short(value: f64) -> String {
     if !value.is_finite() {
         return "-".to_owned();
     }
@@ -26,8 +26,22 @@ pub(super) fn short(value: f64) -> String {
     format!("{value:.decimals$}{unit}")
 }
 
+/// Numbers as a row of bars, the latest at the right, the highest as high as can be.
+pub(in crate::cli) fn spark(numbers: &[f64], width: usize) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let shown = &numbers[numbers.len().saturating_sub(width)..];
+    let most = shown.iter().copied().fold(0.0, f64::max);
+    let bar = |number: &f64| {
+        if most <= 0.0 || *number <= 0.0 {
+            return if most <= 0.0 { ' ' } else { BARS[0] };
+        }
+        BARS[((number / most * 8.0).ceil() as usize).clamp(1, 8) - 1]
+    };
+    shown.iter().map(bar).collect()
+}
+
 /// A fraction of one in per cent.
-pub(super) fn percent(share: f64) -> String {
+pub(in crate::cli) fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
@@ -40,7 +54,7 @@ pub(in crate::cli) fn ago(now: u64, then: u64) -> String {
 
 /// Observed against intended: half full where they are equal, full from twice as much on. Below,
 /// a mark shows the middle.
-pub(super) fn bar(observed: f64, intended: f64) -> String {
+pub(in crate::cli) fn bar(observed: f64, intended: f64) -> String {
     let ratio = if intended > 0.0 {
         observed / intended
     } else if observed > 0.0 {
@@ -115,5 +129,13 @@ mod tests {
         ] {
             assert_eq!(bar(observed, intended), picture, "{observed} of {intended}");
         }
+    }
+
+    #[test]
+    fn bars_are_as_high_as_the_highest() {
+        assert_eq!(spark(&[], 5), "");
+        assert_eq!(spark(&[0.0, 0.0], 5), "  ");
+        assert_eq!(spark(&[0.0, 1.0, 4.0, 8.0], 5), "▁▁▄█");
+        assert_eq!(spark(&[9.0, 1.0, 2.0], 2), "▄█", "the latest");
     }
 }

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::model::{
-    Config, Ejection, Evenness, Fate, Fragments, Mode, OnDown, Part, PortRange, Service, Slowness,
-    Spread, Tracking, Tunnel, UdpFlows, Underperformers,
+    Config, Ejection, Evenness, Fate, Fragments, Mode, OnDown, Part, PortRange, Senses, Service,
+    Slowness, Spread, Tracking, Tunnel, UdpFlows, Underperformers,
 };
 
 /// A file with these tables in front of a service with these lines and these backends.
@@ -136,7 +136,7 @@ fn what_is_done_about_underperformers_is_as_it_says() {
     let of = service(
         &checked(
             "slow_start = \"1m\"\npanic_below = 0.0\nejection = { underperformers = \"alert\", \
-             slow = 3.0, errors = 0.05, latency_floor = \"50us\", budget = 0.2, hold = \"2m\" }",
+             traffic = false, slow = 3.0, errors = 0.05, latency_floor = \"50us\", budget = 0.2, hold = \"2m\" }",
         ),
         BACKEND,
     );
@@ -144,6 +144,7 @@ fn what_is_done_about_underperformers_is_as_it_says() {
     assert_eq!(of.options.panic_below, Part::NONE);
     let expected = Ejection {
         underperformers: Underperformers::Tell,
+        senses: Senses::Probes,
         slow: Slowness::new(3.0).unwrap(),
         errors: Part::new(0.05).unwrap(),
         floor: Duration::from_micros(50),
@@ -155,6 +156,30 @@ fn what_is_done_about_underperformers_is_as_it_says() {
     let of = service(&checked(""), BACKEND);
     assert_eq!(of.options.slow_start, None);
     assert_eq!(of.options.ejection, Ejection::default());
+}
+
+#[test]
+fn traffic_counts_where_it_tells_of_backends_and_not_of_clients() {
+    for (lines, senses) in [
+        ("", Senses::ProbesAndTraffic),
+        ("ejection = { slow = 3.0 }", Senses::ProbesAndTraffic),
+        ("spread = \"source\"", Senses::Probes),
+        (
+            "spread = \"source\"\nejection = { traffic = true }",
+            Senses::ProbesAndTraffic,
+        ),
+    ] {
+        let of = service(&checked(lines), BACKEND);
+        assert_eq!(of.options.ejection.senses, senses, "{lines}");
+    }
+    let of = service(&checked("measure_one_in = 0"), BACKEND);
+    assert!(!of.is_measured());
+    let lines = checked("measure_one_in = 0\nejection = { traffic = true }");
+    let found = findings(&file("", &lines, &[BACKEND]));
+    assert!(
+        found[0].problem.contains("nothing is measured"),
+        "{found:#?}"
+    );
 }
 
 #[test]
@@ -174,6 +199,12 @@ fn each_mistake_about_underperformers_is_named_at_its_place() {
             "ejection.slow",
             "is 1",
             "from 1.5",
+        ),
+        (
+            "ejection = { traffic = 1 }",
+            "ejection.traffic",
+            "",
+            "true or false",
         ),
         (
             "ejection = { errors = 0.0 }",

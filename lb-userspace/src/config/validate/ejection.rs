@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     config::raw,
-    model::{Ejection, Part, Slowness, Underperformers},
+    model::{Ejection, Measured, Part, Senses, Slowness, Spread, Underperformers},
 };
 
 const LONGEST_START: Duration = Duration::from_hours(1);
@@ -59,8 +59,20 @@ pub(super) fn panic_below(raw: &raw::Service, fields: &mut Fields<'_, '_>) -> Op
 }
 
 /// What is done about underperformers.
-pub(super) fn check(raw: &raw::Service, fields: &mut Fields<'_, '_>) -> Option<Ejection> {
-    let default = Ejection::default();
+pub(super) fn check(
+    raw: &raw::Service,
+    fields: &mut Fields<'_, '_>,
+    spread: Option<Spread>,
+    measured: Option<Measured>,
+) -> Option<Ejection> {
+    let default = Ejection {
+        // All flows of a client far away, or of a slow application, may be one backend's otherwise.
+        senses: match spread {
+            Some(Spread::Source | Spread::Port) => Senses::Probes,
+            Some(Spread::Flow) | None => Senses::ProbesAndTraffic,
+        },
+        ..Ejection::default()
+    };
     let Some((table, at)) = table(&raw.ejection, "ejection", "{ slow = 2.0 }", fields)? else {
         return Some(default);
     };
@@ -81,6 +93,19 @@ pub(super) fn check(raw: &raw::Service, fields: &mut Fields<'_, '_>) -> Option<E
         &Underperformers::WORDS,
     );
     let ratios = "give a ratio from 1.5 to 10, as in 2.0";
+    let senses = fields.optional("traffic", &table.traffic, "give true or false", |&counts| {
+        Ok(if counts {
+            Senses::ProbesAndTraffic
+        } else {
+            Senses::Probes
+        })
+    });
+    if let (Some(Some(Senses::ProbesAndTraffic)), Some(Measured::NONE), Some(at)) =
+        (senses, measured, place(&table.traffic))
+    {
+        let problem = "nothing is measured of traffic";
+        fields.report(at, "traffic", problem, "set measure_one_in, or remove it");
+    }
     let slow = fields.optional("slow", &table.slow, ratios, |&ratio| {
         Slowness::new(ratio).ok_or_else(|| format!("is {ratio}"))
     });
@@ -100,6 +125,7 @@ pub(super) fn check(raw: &raw::Service, fields: &mut Fields<'_, '_>) -> Option<E
     let hold = fields.duration("hold", &table.hold, default.hold, holds);
     Some(Ejection {
         underperformers: underperformers?,
+        senses: senses?.unwrap_or(default.senses),
         slow: slow?.unwrap_or(default.slow),
         errors: errors?.unwrap_or(default.errors),
         floor: floor?,

@@ -1,4 +1,5 @@
-//! Who is told of alerts: `[[notify]]`, and when the controller audits: `[audit]`.
+//! Who is told of alerts: `[[notify]]`, when the controller audits: `[audit]`, and when incidents end:
+//! `[incidents]`.
 
 use std::{
     collections::BTreeMap, num::NonZeroU32, ops::Range, path::PathBuf, sync::Arc, time::Duration,
@@ -20,13 +21,17 @@ use crate::{
         findings::Report,
         raw::{self, Held, Leaf, Table, Tables},
     },
-    model::{AlertName, Audit, Filter, Http, Receiver, Secret, Severity, Target, Text},
+    model::{
+        AlertName, Audit, Filter, Http, Incidents, RUNBOOKS, Receiver, Secret, Severity, Target,
+        Text,
+    },
 };
 
 /// Most receivers: each has a queue of its own.
 const RECEIVERS: usize = 32;
 const URL: &str = "give an http or https URL, as in \"https://alerts.example.org/hook\", or where it \
                    is: { file = \"…\" } or { env = \"…\" }";
+const RUNBOOKS_AT: &str = "give the URL of a folder, as in \"https://wiki.example.org/evenkeel/\"";
 const SECRET: &str = "give one of { file = \"/etc/evenkeel/secret\" } and { env = \"NAME\" }";
 
 /// Checks `[audit]`, or takes its defaults.
@@ -42,6 +47,26 @@ pub(super) fn audit(
     let bounds = Duration::from_mins(1)..=Duration::from_hours(24);
     let every = fields.duration("every", &table.0.every, default.every, bounds);
     Some(Audit { every: every? })
+}
+
+/// Checks `[incidents]`, or takes its defaults.
+pub(super) fn incidents(
+    table: Option<(&Table<raw::Incidents>, Range<usize>)>,
+    report: &mut Report<'_>,
+) -> Option<Incidents> {
+    let default = Incidents::default();
+    let Some((table, at)) = table else {
+        return Some(default);
+    };
+    let mut fields = Fields::new("incidents", at, report);
+    let (after, bounds) = (
+        &table.0.close_after,
+        Duration::from_secs(1)..=Duration::from_hours(24),
+    );
+    let close_after = fields.duration("close_after", after, default.close_after, bounds);
+    Some(Incidents {
+        close_after: close_after?,
+    })
 }
 
 /// Checks all receivers.
@@ -112,6 +137,7 @@ fn receiver(
         Receiver::TIMEOUT,
         second / 10..=30 * second,
     );
+    let runbooks = fields.optional("runbooks", &raw.runbooks, RUNBOOKS_AT, |text| folder(text));
     Some(Receiver {
         name: own.filter(|_| unique)?,
         target: target?,
@@ -121,7 +147,20 @@ fn receiver(
         heartbeat: heartbeat?,
         per_minute: NonZeroU32::new(u32::try_from(per_minute?).ok()?)?,
         timeout: timeout?,
+        runbooks: runbooks?.unwrap_or_else(|| format!("file://{RUNBOOKS}").into()),
     })
+}
+
+/// Takes the URL of a folder, and sees to the slash at its end.
+fn folder(text: &str) -> Result<Arc<str>, String> {
+    let known = ["https://", "http://", "file:///"];
+    let rest = known.iter().find_map(|scheme| text.strip_prefix(scheme));
+    match rest {
+        Some(rest) if !rest.is_empty() && !rest.contains(char::is_whitespace) => {
+            Ok(format!("{}/", text.trim_end_matches('/')).into())
+        }
+        _ => Err(format!("\"{text}\" is not the URL of a folder")),
+    }
 }
 
 /// The types with the keys that each has beside those of all.
@@ -161,14 +200,7 @@ fn target(raw: &raw::Notify, fields: &mut Fields<'_, '_>) -> Option<Target> {
     match word {
         "alertmanager" => http(raw, fields).map(Target::Alertmanager),
         "webhook" => {
-            let secret = match raw.secret.held() {
-                Held::Missing => Some(None),
-                Held::Good(table, at) => secret(&table.0, at, "secret", fields).map(Some),
-                Held::Bad(complaint, at) => {
-                    fields.report(at, "secret", complaint, SECRET);
-                    None
-                }
-            };
+            let secret = optional_secret("secret", &raw.secret, fields);
             let http = http(raw, fields);
             Some(Target::Webhook {
                 http: http?,
@@ -269,6 +301,26 @@ fn url(text: &str) -> Result<(), String> {
         (Some("http" | "https"), _) => Err(format!("\"{text}\" names no host")),
         (Some(scheme), _) => Err(format!("is of scheme \"{scheme}\"")),
         (None, _) => Err(format!("\"{text}\" has no scheme")),
+    }
+}
+
+/// Where a secret is that may be left out.
+#[expect(
+    clippy::option_option,
+    reason = "wrong, missing and there are three things"
+)]
+pub(super) fn optional_secret(
+    key: &str,
+    leaf: &Leaf<Table<raw::Secret>>,
+    fields: &mut Fields<'_, '_>,
+) -> Option<Option<Secret>> {
+    match leaf.held() {
+        Held::Missing => Some(None),
+        Held::Good(table, at) => secret(&table.0, at, key, fields).map(Some),
+        Held::Bad(complaint, at) => {
+            fields.report(at, key, complaint, SECRET);
+            None
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, ops::Range};
 use ipnet::IpNet;
 
 use super::{
-    ejection,
+    agent, ejection,
     field::{Fields, place},
     seen::{Seen, family},
     service::Known,
@@ -14,8 +14,8 @@ use super::{
 use crate::{
     config::raw::{self, Held, Leaf, Table},
     model::{
-        ConnectionLimit, Fate, Fragments, Mode, OnDown, Options, Protocol, Quic, ServerIdLength,
-        ServicePort, Sources, Spread, UdpFlows,
+        ConnectionLimit, Fate, Fragments, Measured, Mode, OnDown, Options, Protocol, Quic,
+        ServerIdLength, ServicePort, Sources, Spread, UdpFlows,
     },
 };
 
@@ -44,12 +44,17 @@ pub(super) fn check(
     );
     let slow_start = ejection::slow_start(raw, fields);
     let panic_below = ejection::panic_below(raw, fields);
-    let ejection = ejection::check(raw, fields);
+    let agent = agent::check(raw, fields);
     let traffic = traffic::check(raw, fields);
+    let bounds = 0..=i64::from(Measured::LEAST);
+    let one_in = fields.number("measure_one_in", &raw.measure_one_in, 64, bounds, " (none)");
+    let measured = one_in.map(|one_in| Measured::one_of(one_in as u32));
+    let ejection = ejection::check(raw, fields, spread, measured);
     Some(Options {
         slow_start: slow_start?,
         panic_below: panic_below?,
         ejection: ejection?,
+        agent: agent?,
         traffic: traffic?,
         udp: udp?,
         spread: spread?,
@@ -58,6 +63,7 @@ pub(super) fn check(
         fragments: fragments?,
         quic: quic?,
         on_down: on_down?,
+        measured: measured?,
     })
 }
 

@@ -190,16 +190,14 @@ pub(super) fn state(
         State::KEEP_EVENTS,
         day..=3660 * day,
     );
-    let mib = fields.number(
-        "max_journal_mib",
-        &raw.max_journal_mib,
-        State::MAX_JOURNAL_MIB,
-        1..=1 << 20,
-        "",
-    );
+    let mut mib = |key, leaf, default| fields.number(key, leaf, default, 1..=1 << 20, "");
+    let (journal, history) = (&raw.max_journal_mib, &raw.max_history_mib);
+    let journal = mib("max_journal_mib", journal, State::MAX_JOURNAL_MIB);
+    let history = mib("max_history_mib", history, State::MAX_HISTORY_MIB);
     Some(State {
         directory: directory?,
         keep_events: keep?,
-        max_journal: mib?.unsigned_abs() << 20,
+        max_journal: journal?.unsigned_abs() << 20,
+        max_history: history?.unsigned_abs() << 20,
     })
 }

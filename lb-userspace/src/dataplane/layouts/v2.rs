@@ -4,14 +4,18 @@ use bytemuck::{Pod, Zeroable};
 use lb_common::{
     flow::Address,
     layout::{
-        self, ENDPOINT_PLACES, ENDPOINTS, Far, Header, RING_SLOTS, SERVICES, SMALL_RING_SLOTS,
-        SNAT_ADDRESSES, Service, Tables, VIP_PLACES, Vip, version,
+        self, Far, Header, RING_SLOTS, SERVICES, SMALL_RING_SLOTS, SNAT_ADDRESSES, Service, Tables,
+        VIP_PLACES, Vip, version,
     },
 };
 
 use super::TablesReader;
 #[cfg(feature = "next-layout")]
 use super::{FlowsReader, entries};
+use crate::balance::image;
+
+const ENDPOINTS: usize = 1 << 14;
+const ENDPOINT_PLACES: usize = 1 << 15;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -40,6 +44,7 @@ struct OldTables {
     snat: [Address; SNAT_ADDRESSES],
 }
 
+#[cfg(any(test, feature = "next-layout"))]
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(8))]
 struct FlowEntry {
@@ -79,9 +84,11 @@ fn tables(bytes: &[u8]) -> Box<Tables> {
     for (new, old) in new.endpoints.iter_mut().zip(old.endpoints) {
         *new = old.into();
     }
-    new.fars = old.fars;
+    new.fars[..ENDPOINTS].copy_from_slice(&old.fars);
     new.services = old.services;
-    new.by_address = old.by_address;
+    // There are more places since, so every key has others.
+    let records: Vec<Vip> = image::occupied(&old.by_address).copied().collect();
+    image::place_endpoints(&mut new.header, &mut new.by_address, &records);
     new.snat = old.snat;
     new
 }
@@ -103,6 +110,7 @@ impl From<Endpoint> for layout::Endpoint {
     }
 }
 
+#[cfg(any(test, feature = "next-layout"))]
 impl From<FlowEntry> for layout::FlowEntry {
     fn from(old: FlowEntry) -> Self {
         Self {
@@ -118,27 +126,65 @@ impl From<FlowEntry> for layout::FlowEntry {
     }
 }
 
-#[cfg(all(test, not(feature = "next-layout")))]
+#[cfg(test)]
 mod tests {
+    use lb_common::{
+        flow,
+        layout::{VipKey, mode, state},
+    };
+
     use super::*;
 
-    /// While this version is the present one, nothing may become anything else.
     #[test]
-    fn what_is_read_is_what_was_written() {
-        assert_eq!((version::TABLES, version::FLOWS), (2, 2));
-        assert_eq!(TABLES.size, size_of::<Tables>());
-        // Bytes that differ from their neighbours, so that a field in the wrong place shows.
-        let mut written: Box<Tables> = bytemuck::zeroed_box();
-        for (at, byte) in bytemuck::bytes_of_mut(&mut *written).iter_mut().enumerate() {
-            *byte = (at % 251) as u8;
+    fn records_and_the_places_of_endpoints_are_carried_over() {
+        let mut old: Box<OldTables> = bytemuck::zeroed_box();
+        old.header.version = 2;
+        old.header.generation = 7;
+        let keys: Vec<VipKey> = (0..3_000)
+            .map(|n| VipKey {
+                address: [0, 0, 0, n],
+                port: 80,
+                protocol: 6,
+                family: flow::V4,
+            })
+            .collect();
+        for (n, key) in (0..).zip(&keys) {
+            // In no order: what was hashed to a place then is not by now.
+            old.by_address[n * 7] = Vip {
+                key: *key,
+                ring: n as u32,
+                state: state::ENDPOINT,
+                ..Vip::zeroed()
+            };
+            old.endpoints[n] = Endpoint {
+                interface: n as u32,
+                mode: mode::NAT,
+                family: flow::V4,
+                serves: 1,
+                ..Endpoint::zeroed()
+            };
+            old.fars[n].address = key.address;
         }
-        written.header.version = version::TABLES;
-        for endpoint in &mut written.endpoints {
-            endpoint.reserved = [0; 3];
+        let new = (TABLES.tables)(bytemuck::bytes_of(&*old));
+        assert_eq!(
+            (new.header.version, new.header.generation),
+            (version::TABLES, 7)
+        );
+        for (n, key) in keys.iter().enumerate() {
+            let places = new.header.endpoint_places(key).map(|at| new.by_address[at]);
+            let found = places.iter().find(|place| place.key == *key);
+            assert_eq!(found.map(|place| place.ring), Some(n as u32));
+            let endpoint = &new.endpoints[n];
+            assert_eq!((endpoint.interface, endpoint.serves), (n as u32, 1));
+            assert_eq!((endpoint.sampled, new.fars[n].address), (0, key.address));
         }
-        assert!((TABLES.tables)(bytemuck::bytes_of(&*written)) == written);
-        let slot = layout::Slot::new(0x1234, 0xabcd);
-        assert_eq!((TABLES.slot)(bytemuck::cast(slot)), slot);
+    }
+
+    /// While this version of the flows is the present one, nothing may become anything else.
+    #[cfg(not(feature = "next-layout"))]
+    #[test]
+    fn flows_are_read_as_they_were_written() {
+        assert_eq!(version::FLOWS, 2);
         let bytes: [u8; 32] = std::array::from_fn(|at| at as u8 + 1);
         let entry: FlowEntry = bytemuck::cast(bytes);
         assert_eq!(

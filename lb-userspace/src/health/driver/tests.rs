@@ -13,10 +13,10 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{self, sleep, timeout},
 };
 
-use super::*;
+use super::{tasks::Unread, *};
 use crate::{
     health::{
         probe::{Evidence, Phase, ProbeFailure},
@@ -312,7 +312,7 @@ async fn probing_ends_with_the_driver_or_the_reader() {
     let mut driver = Driver::spawn_with(&[imagined(3)], &reports, probe);
     drop(received);
     for _ in 0..3 {
-        let ended = timeout(INTERVAL * 3, driver.tasks.join_next())
+        let ended = timeout(INTERVAL * 3, driver.tasks.next_end())
             .await
             .unwrap();
         assert!(matches!(ended, Some(Ok(Err(Unread)))));

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::{
+    latency::Round,
     settings::{ACT, DOUBT, Settings},
     smooth::{Smooth, lower_median},
 };
@@ -14,8 +15,8 @@ use super::{
 const MEMORY: f64 = 600.0;
 /// The same while the fleet is slow: what does not heal becomes the usual in the end.
 const MEMORY_WHILE_SLOW: f64 = 3600.0;
-/// Ticks before which the fleet is not judged.
-const WARM: u32 = 30;
+/// Ticks, of a second or of a sample, before which the fleet is not judged.
+const WARM: f64 = 30.0;
 /// How long the fleet counts as slow at least.
 const LEAST: Duration = Duration::from_secs(30);
 
@@ -23,7 +24,7 @@ const LEAST: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub(super) struct Fleet {
     usual: f64,
-    ticks: u32,
+    ticks: f64,
     now: Smooth,
     evidence: f64,
     slow_since: Option<Duration>,
@@ -33,34 +34,37 @@ impl Fleet {
     pub(super) fn new() -> Self {
         Self {
             usual: 0.0,
-            ticks: 0,
+            ticks: 0.0,
             now: Smooth::over(Duration::from_secs(10)),
             evidence: 0.0,
             slow_since: None,
         }
     }
 
-    /// Takes the latest latencies of the backends that are in the ring with their whole weight,
-    /// whose log-latencies have this spread.
+    /// Takes the latest latencies of the backends that are in the ring with their whole weight:
+    /// of so many samples, whose log-latencies have this spread.
     pub(super) fn tick(
         &mut self,
-        now: Duration,
+        round: &Round,
         latest: &mut [f64],
-        spread: f64,
+        (spread, samples): (f64, f64),
         settings: &Settings,
     ) {
-        let count = latest.len();
         let Some(median) = lower_median(latest) else {
             return;
         };
-        self.now.add(now, median);
-        self.ticks = self.ticks.saturating_add(1);
+        let now = round.now;
+        self.now.add_worth(now, median, 1.0, round.memory);
+        let seconds = round.length.as_secs_f64();
+        let ticks = seconds.min(samples).max(1.0);
+        self.ticks += ticks;
         if self.ticks <= WARM {
-            self.usual += (median - self.usual) / f64::from(self.ticks);
+            self.usual += (median - self.usual) * ticks / self.ticks;
             return;
         }
         let excess = median - self.usual;
-        self.evidence = (self.evidence + settings.evidence(excess, spread, count)).clamp(0.0, ACT);
+        let evidence = settings.evidence(excess, spread, samples);
+        self.evidence = (self.evidence + evidence).clamp(0.0, ACT);
         match self.slow_since {
             None if self.evidence >= ACT => self.slow_since = Some(now),
             Some(since) if self.evidence < DOUBT && now.saturating_sub(since) >= LEAST => {
@@ -73,7 +77,7 @@ impl Fleet {
             None if self.evidence < DOUBT => MEMORY,
             None => return,
         };
-        self.usual += excess / memory;
+        self.usual += excess * (seconds / memory).min(1.0);
     }
 
     /// Since when the fleet is slow.

@@ -2,12 +2,7 @@
 
 use std::time::Duration;
 
-use super::{
-    ladder::Rung,
-    latency::{Compared, Host, LEVEL_MEMORY},
-    settings::Settings,
-    smooth::median,
-};
+use super::{ladder::Rung, latency::Compared, sense::Sense, smooth::median};
 use crate::model::Part;
 
 /// The fewest hosts of which one can be told to be worse than the others.
@@ -73,8 +68,8 @@ struct Step {
     /// The rung before.
     from: Rung,
     at: Duration,
-    /// The latencies of the others then.
-    levels: Vec<Option<f64>>,
+    /// The latencies of the others then, by each sense.
+    levels: Vec<Vec<Option<f64>>>,
 }
 
 /// Steps that are looked at, and the time in which there are to be none.
@@ -107,7 +102,7 @@ impl Harm {
         backend: usize,
         from: Rung,
         at: Duration,
-        levels: Vec<Option<f64>>,
+        levels: Vec<Vec<Option<f64>>>,
     ) {
         self.steps.push(Step {
             backend,
@@ -118,17 +113,18 @@ impl Harm {
     }
 
     /// Looks at the others after the steps; answers one that did harm.
-    pub(super) fn look(
+    pub(super) fn look<'s>(
         &mut self,
-        hosts: &[Host],
+        senses: &(impl Iterator<Item = &'s Sense> + Clone),
         standing: &[Compared],
         now: Duration,
-        settings: &Settings,
     ) -> Option<Done> {
         self.steps
             .retain(|step| now.saturating_sub(step.at) <= LOOK.1);
         let (place, rise) = self.steps.iter().enumerate().find_map(|(place, step)| {
-            let rise = rise(step, hosts, standing, now, settings)?;
+            let mut levels = senses.clone().zip(&step.levels);
+            let rise =
+                levels.find_map(|(sense, levels)| rise(step, sense, levels, standing, now))?;
             Some((place, rise))
         })?;
         let step = self.steps.swap_remove(place);
@@ -154,28 +150,30 @@ impl Harm {
 /// than chance or what is borne.
 fn rise(
     step: &Step,
-    hosts: &[Host],
+    sense: &Sense,
+    levels: &[Option<f64>],
     standing: &[Compared],
     now: Duration,
-    settings: &Settings,
 ) -> Option<f64> {
     if now.saturating_sub(step.at) < LOOK.0 {
         return None;
     }
-    let others = || {
-        let peers = hosts.iter().zip(standing).zip(&step.levels).enumerate();
-        peers.filter_map(|(n, ((host, standing), before))| {
-            let change = host.level.value()? - (*before)?;
-            (n != step.backend && standing.peer).then_some((change, host.spread()))
-        })
-    };
-    let mut changes: Vec<f64> = others().map(|(change, _)| change).collect();
-    let mut spreads: Vec<f64> = others().map(|(_, spread)| spread).collect();
+    let (mut changes, mut errors) = (Vec::new(), Vec::new());
+    let hosts = sense.hosts.iter().zip(standing).zip(levels).enumerate();
+    for (n, ((host, standing), before)) in hosts {
+        let (Some(level), Some(before)) = (host.level.value(), *before) else {
+            continue;
+        };
+        if n != step.backend && standing.peer {
+            changes.push(level - before);
+            // An exponential average has the variance of one sample over twice of what it is worth;
+            // there are two of them.
+            let worth = host.level.worth(now, sense.memory);
+            errors.push(host.spread() / worth.max(1.0).sqrt());
+        }
+    }
     let (count, rise) = (changes.len(), median(&mut changes)?);
-    // An exponential average has the variance of one sample times half of the pace over the memory;
-    // there are two of them, and the median of the hosts.
-    let pace = settings.interval.as_secs_f64() / LEVEL_MEMORY.as_secs_f64();
-    let error = 1.2533 * median(&mut spreads)? * pace.min(1.0).sqrt() / (count as f64).sqrt();
+    let error = 1.2533 * median(&mut errors)? / (count as f64).sqrt();
     (rise > HARM.ln().max(CHANCE * error)).then_some(rise)
 }
 

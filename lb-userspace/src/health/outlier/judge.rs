@@ -7,10 +7,12 @@ use super::{
     guards::{self, FEWEST, Stake},
     ladder::{Finding, Rung},
     latency::Compared,
+    losses::Losses,
+    sense::Sense,
     settings::{ACT, DOUBT, HARD},
 };
 use crate::{
-    health::event::{Cause, Spared, What},
+    health::event::{By, Cause, Spared, What},
     model::Underperformers,
 };
 
@@ -28,7 +30,7 @@ impl Monitor {
         let backend = &mut self.backends[n];
         let before = backend.ladder.rung();
         let wish = backend.ladder.judge(now, finding);
-        if finding == Finding::Well && self.evidence(n) < DOUBT && before == Rung::Full {
+        if finding == Finding::Well && self.evidence(n, now) < DOUBT && before == Rung::Full {
             if self.backends[n].spared.take().is_some() {
                 self.backends[n].cause = None;
                 happened.push((Some(n), What::Improved));
@@ -48,7 +50,8 @@ impl Monitor {
                     }
                     return;
                 }
-                let levels = self.hosts.iter().map(|host| host.level.value()).collect();
+                let senses = self.senses();
+                let levels = senses.map(Sense::levels).collect();
                 self.harm.note(n, before, now, levels);
                 let backend = &mut self.backends[n];
                 backend.spared = None;
@@ -67,33 +70,50 @@ impl Monitor {
     /// How a backend is, and what is held against it.
     fn find(&mut self, n: usize, now: Duration) -> (Finding, Option<Cause>) {
         let reached = self.backends[n].failures.take_reached();
-        let (host, failures) = (&self.hosts[n], &self.backends[n].failures);
-        let slower = host.is_slower(&self.settings);
-        let latency = |log: Option<f64>| Duration::from_secs_f64(log.unwrap_or_default().exp());
-        if host.evidence >= ACT && slower {
-            let ratio = host.ratio().unwrap_or(1.0);
-            let cause = Cause::Slow {
-                latency: latency(host.seen.value()),
-                peers: latency(host.peers.value()),
-                ratio,
-                over: now.saturating_sub(host.onset()),
-            };
-            let finding = if ratio >= HARD {
+        let speaking = self.senses().filter(|sense| sense.speaks(n, now));
+        let slow = speaking.filter(|sense| sense.hosts[n].is_slower(&self.settings));
+        let slow: Vec<&Sense> = slow.collect();
+        let ratio = |sense: &Sense| sense.hosts[n].ratio().unwrap_or(1.0);
+        let found = slow.iter().filter(|of| of.hosts[n].evidence >= ACT);
+        let worst = found.max_by(|a, b| ratio(a).total_cmp(&ratio(b)));
+        if let Some(sense) = worst {
+            let finding = if ratio(sense) >= HARD {
                 Finding::Hopeless
             } else {
                 Finding::Bad
             };
-            return (finding, Some(cause));
+            return (finding, Some(slowness(sense, n, now)));
         }
         if reached && self.fails_alone(n) {
-            let (failed, of) = failures.counted();
-            let over = now.saturating_sub(failures.onset());
-            return (Finding::Bad, Some(Cause::Failing { failed, of, over }));
+            return (Finding::Bad, Some(self.failing(n, now)));
         }
-        if slower || !failures.well(now) {
-            (Finding::Doubtful, None)
-        } else {
+        let losses = self.losses(n);
+        if let Some(losses) = losses.filter(|losses| losses.reached()) {
+            let (seen, onset) = losses.counted();
+            let cause = Cause::Failing {
+                by: By::Traffic,
+                failed: seen.failed as u64,
+                of: seen.of as u64,
+                over: now.saturating_sub(onset),
+            };
+            return (Finding::Bad, Some(cause));
+        }
+        let answers = self.backends[n].failures.well(now) && losses.is_none_or(Losses::well);
+        if slow.is_empty() && answers {
             (Finding::Well, None)
+        } else {
+            (Finding::Doubtful, None)
+        }
+    }
+
+    fn failing(&self, n: usize, now: Duration) -> Cause {
+        let failures = &self.backends[n].failures;
+        let (failed, of) = failures.counted();
+        Cause::Failing {
+            by: By::Probes,
+            failed,
+            of,
+            over: now.saturating_sub(failures.onset()),
         }
     }
 
@@ -126,7 +146,8 @@ impl Monitor {
             .map(|(standing, backend)| Stake {
                 weight: f64::from(standing.weight),
                 missing: if standing.up {
-                    1.0 - backend.ladder.rung().fraction().number()
+                    let rung = backend.ladder.rung().fraction();
+                    1.0 - rung.min(standing.asked).number()
                 } else {
                     1.0
                 },
@@ -149,10 +170,10 @@ impl Monitor {
     }
 
     fn raise(&mut self, n: usize, to: Rung, now: Duration, happened: &mut Vec<Happened>) {
+        self.acquit(n);
         let backend = &mut self.backends[n];
         backend.failures.parole();
         backend.spared = None;
-        self.hosts[n].acquit();
         backend.ladder.move_to(to, now, self.settings.hold);
         let what = if to == Rung::Full {
             backend.cause = None;
@@ -164,5 +185,20 @@ impl Monitor {
             }
         };
         happened.push((Some(n), what));
+    }
+}
+
+/// What one sense holds against a backend that is slow.
+fn slowness(sense: &Sense, n: usize, now: Duration) -> Cause {
+    let host = &sense.hosts[n];
+    let latency = |log: Option<f64>| Duration::from_secs_f64(log.unwrap_or_default().exp());
+    let (onset, samples) = host.onset();
+    Cause::Slow {
+        by: sense.by,
+        latency: latency(host.seen.value()),
+        peers: latency(host.peers.value()),
+        ratio: host.ratio().unwrap_or(1.0),
+        samples: samples as u64,
+        over: now.saturating_sub(onset),
     }
 }

@@ -14,14 +14,20 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::settings::{STEP, WELL_FOR};
-use crate::model::{Ejection, Fraction};
+use crate::{
+    health::event::Cause,
+    model::{Ejection, Fraction},
+};
 
 /// A backend that loses weight so soon after it had it all back has relapsed.
 const RELAPSE: Duration = Duration::from_mins(10);
 
 /// How much of its weight a backend has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Rung {
     /// Nothing: it takes no new flows.
     Out,
@@ -83,6 +89,21 @@ pub(super) enum Finding {
     Hopeless,
 }
 
+/// How far a backend is demoted, as a later monitor can go on with it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Demotion {
+    /// Where it is.
+    pub rung: Rung,
+    /// Why.
+    pub cause: Option<Cause>,
+    /// Until when it is held there.
+    pub held: Duration,
+    /// Whether it has been getting weight back since it last lost any.
+    pub rising: bool,
+    /// How often it lost weight again after it had got some back.
+    pub relapses: u32,
+}
+
 /// Where one backend stands.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ladder {
@@ -108,6 +129,29 @@ impl Ladder {
             rising: true,
             relapses: 0,
         }
+    }
+
+    /// A backend that lost weight before anybody looked. It is as if it had moved at zero.
+    pub(super) const fn resumed(demotion: &Demotion) -> Self {
+        Self {
+            rung: demotion.rung,
+            moved: Some(Duration::ZERO),
+            held: demotion.held,
+            well_since: None,
+            rising: demotion.rising,
+            relapses: demotion.relapses,
+        }
+    }
+
+    /// What [`Ladder::resumed`] goes on with; `None` where nothing is missing.
+    pub(super) fn demotion(&self) -> Option<Demotion> {
+        (self.rung < Rung::Full).then_some(Demotion {
+            rung: self.rung,
+            cause: None,
+            held: self.held,
+            rising: self.rising,
+            relapses: self.relapses,
+        })
     }
 
     pub(super) const fn rung(&self) -> Rung {
@@ -232,6 +276,34 @@ mod tests {
         follow(&mut ladder, now, now + 1, Finding::Bad);
         let steps = follow(&mut ladder, now + 1, now + 2000, Finding::Well);
         assert_eq!(steps, [(now + 60, Rung::Full)], "long ago is forgiven");
+    }
+
+    #[test]
+    fn one_that_is_resumed_goes_on_where_it_was() {
+        let mut ladder = Ladder::new();
+        assert_eq!(ladder.demotion(), None);
+        follow(&mut ladder, 1000, 1021, Finding::Bad);
+        let demotion = ladder.demotion().unwrap();
+        assert_eq!(
+            (demotion.rung, demotion.held),
+            (Rung::Quarter, seconds(1080))
+        );
+        // Another clock begins at 1030.
+        let kept = Demotion {
+            held: seconds(1080 - 1030),
+            ..demotion
+        };
+        let mut resumed = Ladder::resumed(&kept);
+        assert_eq!(resumed.demotion(), Some(kept));
+        let steps = follow(&mut resumed, 0, 100, Finding::Well);
+        assert_eq!(
+            steps,
+            [(50, Rung::Half), (70, Rung::Full)],
+            "held, and well for 30 s"
+        );
+        let mut resumed = Ladder::resumed(&kept);
+        let steps = follow(&mut resumed, 0, 100, Finding::Bad);
+        assert_eq!(steps, [(20, Rung::Out)], "further down, and not at once");
     }
 
     #[test]

@@ -86,10 +86,18 @@ impl Settings {
     /// The evidence that an excess of log-latency brings, with `samples` of this spread.
     ///
     /// It is the log-likelihood ratio of 'as slow as must be found' over 'as slow as is borne'.
-    pub(super) fn evidence(&self, excess: f64, spread: f64, samples: usize) -> f64 {
-        let sigma = (MEDIAN * spread / (samples.max(1) as f64).sqrt()).max(LEAST_SIGMA);
+    pub(super) fn evidence(&self, excess: f64, spread: f64, samples: f64) -> f64 {
+        let sigma = (MEDIAN * spread / samples.sqrt()).max(LEAST_SIGMA);
         let between = self.slow * (1.0 - TOLERATED);
         (between / (sigma * sigma) * (excess - self.middle())).clamp(-MOST, MOST)
+    }
+
+    /// How long it takes to act on a backend that is just as slow as must be found, where so many
+    /// samples of this spread come each second, a tick of this length at a time.
+    pub(super) fn time_to_act(&self, spread: f64, rate: f64, tick: Duration) -> Duration {
+        let samples = (rate * tick.as_secs_f64()).max(1e-9);
+        let evidence = self.evidence(self.slow, spread, samples);
+        tick.mul_f64((ACT / evidence).ceil())
     }
 }
 
@@ -103,12 +111,12 @@ mod tests {
         // Half of a standard deviation of 0.5: (0.47 / σ²)(ln 3 − 0.458).
         let sigma: f64 = MEDIAN * 0.5;
         let expected = 0.47 / (sigma * sigma) * (3.0_f64.ln() - 0.458);
-        let found = settings.evidence(3.0_f64.ln(), 0.5, 1);
+        let found = settings.evidence(3.0_f64.ln(), 0.5, 1.0);
         assert!(
             (found - expected).abs() < 0.01,
             "{found} instead of {expected}"
         );
-        let tight = settings.evidence(3.0_f64.ln(), 0.01, 1);
+        let tight = settings.evidence(3.0_f64.ln(), 0.01, 1.0);
         assert!((tight - MOST).abs() < 1e-9, "{tight}");
         let slow = settings.slow;
         assert!(

@@ -1,10 +1,14 @@
-//! The monitor over synthetic backends, with fixed seeds.
+//! The monitor over synthetic backends and their clients, with fixed seeds.
 //!
 //! Log-latencies are normal with a standard deviation of 0.5, around a median of 20 ms that differs
 //! from host to host by 20 % (standard deviation). Ten hosts, one of them bad.
 
+mod traffic;
+
+use bytemuck::Zeroable as _;
+use lb_common::layout::bucket;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
-use rand_distr::{Distribution, StandardNormal};
+use rand_distr::{Distribution, Poisson, StandardNormal};
 
 use super::*;
 use crate::model::Ejection;
@@ -21,11 +25,34 @@ struct Nature {
     slow: f64,
     /// How many of its answers are failures, as a part of one.
     fails: f64,
+    /// How many times as slow it is for clients.
+    serves: f64,
+    /// How many of its clients find no answer, as a part of one.
+    loses: f64,
 }
 
 const GOOD: Nature = Nature {
     slow: 1.0,
     fails: 0.0,
+    serves: 1.0,
+    loses: 0.0,
+};
+
+/// What clients do, as far as it is measured.
+#[derive(Clone, Copy)]
+struct Clients {
+    /// Connections a second to a backend with its whole weight.
+    rate: f64,
+    /// The standard deviation of their log-latencies.
+    spread: f64,
+    /// How many come together to one backend, and are alike by half of the variance.
+    clump: u32,
+}
+
+const NOBODY: Clients = Clients {
+    rate: 0.0,
+    spread: SPREAD,
+    clump: 1,
 };
 
 struct Run {
@@ -36,8 +63,15 @@ struct Run {
     standing: Vec<Standing>,
     samples: u32,
     spread: f64,
+    clients: Clients,
     second: u64,
 }
+
+const WELL: Standing = Standing {
+    weight: 1,
+    up: true,
+    asked: Fraction::FULL,
+};
 
 impl Run {
     fn with(ejection: &Ejection, hosts: usize, samples: u32, seed: u64) -> Self {
@@ -51,15 +85,10 @@ impl Run {
             rng,
             habits,
             natures: vec![GOOD; hosts],
-            standing: vec![
-                Standing {
-                    weight: 1,
-                    up: true
-                };
-                hosts
-            ],
+            standing: vec![WELL; hosts],
             samples,
             spread: SPREAD,
+            clients: NOBODY,
             second: 0,
         }
     }
@@ -83,7 +112,43 @@ impl Run {
                 }
             }
         }
+        if self.clients.rate > 0.0 {
+            self.serve();
+        }
         self.monitor.tick(now, &self.standing)
+    }
+
+    /// What clients find within a second.
+    fn serve(&mut self) {
+        let Clients {
+            rate,
+            spread,
+            clump,
+        } = self.clients;
+        for n in 0..self.natures.len() {
+            let part = self.monitor.rung(n).fraction().number();
+            let Ok(clumps) = Poisson::new(rate * part / f64::from(clump)) else {
+                continue;
+            };
+            let mut took = Latencies::zeroed();
+            for _ in 0..clumps.sample(&mut self.rng) as u64 {
+                let common = normal(&mut self.rng);
+                for _ in 0..clump {
+                    let nature = self.natures[n];
+                    if nature.loses > 0.0 && self.rng.random::<f64>() < nature.loses {
+                        took.unanswered += 1;
+                        continue;
+                    }
+                    let own = normal(&mut self.rng);
+                    let alike = if clump > 1 { 0.5_f64 } else { 0.0 };
+                    let spread = spread * (alike.sqrt() * common + (1.0 - alike).sqrt() * own);
+                    let log = self.habits[n] + spread;
+                    note(&mut took.response, 0.06 * nature.serves * log.exp());
+                    took.handshake.buckets[0] += 1;
+                }
+            }
+            self.monitor.took(n, &took);
+        }
     }
 
     /// Lets seconds pass; answers what happened, with its times.
@@ -112,6 +177,13 @@ impl Run {
     }
 }
 
+/// Counts a duration as the data plane does.
+fn note(histogram: &mut lb_common::layout::Histogram, seconds: f64) {
+    let (bucket, logarithm) = bucket((seconds * 1e9) as u64);
+    histogram.buckets[bucket] += 1;
+    histogram.logarithms += u64::from(logarithm);
+}
+
 fn normal(rng: &mut SmallRng) -> f64 {
     StandardNormal.sample(rng)
 }
@@ -125,11 +197,11 @@ fn demotions(happened: &[(u64, Option<usize>, What)]) -> Vec<(u64, Option<usize>
 }
 
 const fn slow(slow: f64) -> Nature {
-    Nature { slow, fails: 0.0 }
+    Nature { slow, ..GOOD }
 }
 
 const fn failing(fails: f64) -> Nature {
-    Nature { slow: 1.0, fails }
+    Nature { fails, ..GOOD }
 }
 
 /// Seconds until one bad host of ten is demoted, sorted, of fifty.
@@ -171,7 +243,7 @@ fn a_slow_host_is_demoted_in_time_by_probes_alone() {
 }
 
 #[test]
-fn a_slow_host_is_demoted_sooner_where_traffic_is_seen() {
+fn a_slow_host_is_demoted_sooner_by_more_probes() {
     assert_delays(20, slow(3.0), 8, 12);
     assert_delays(20, slow(2.0), 12, 25);
 }
@@ -346,13 +418,10 @@ fn few_hosts_and_services_that_only_alert_are_told_of_once() {
     }
 }
 
-#[test]
-fn what_is_down_already_counts_against_the_budget() {
+/// Four of ten miss, and one is slow; the others have to be spared.
+fn assert_missing(standing: Standing) {
     let mut run = Run::new(10, 1, 12);
-    run.standing[5..9].fill(Standing {
-        weight: 1,
-        up: false,
-    });
+    run.standing[5..9].fill(standing);
     run.pass(300);
     run.natures[0] = slow(4.0);
     let happened = run.pass(200);
@@ -371,11 +440,21 @@ fn what_is_down_already_counts_against_the_budget() {
         "{happened:?}"
     );
     // Once they are back there is room.
-    run.standing.fill(Standing {
-        weight: 1,
-        up: true,
-    });
+    run.standing.fill(WELL);
     assert!(run.demotion() < 100);
+}
+
+#[test]
+fn what_is_down_already_counts_against_the_budget() {
+    assert_missing(Standing { up: false, ..WELL });
+}
+
+#[test]
+fn so_does_what_backends_ask_to_be_spared() {
+    assert_missing(Standing {
+        asked: Fraction::NONE,
+        ..WELL
+    });
 }
 
 /// Near saturation, latency is that of a queue: to take one host out slows the others so much that
@@ -430,10 +509,7 @@ fn nobody_looks_where_that_is_off() {
 fn what_is_known_of_a_backend_goes_on_in_another_company() {
     let settings = Settings::new(&Ejection::default(), Duration::from_secs(1));
     let mut monitor = Monitor::new(settings, 4);
-    let standing = [Standing {
-        weight: 1,
-        up: true,
-    }; 4];
+    let standing = [WELL; 4];
     let end = (0..600).map(Duration::from_secs).find(|&now| {
         for backend in 0..4 {
             let slow = if backend == 2 { 20 } else { 1 };

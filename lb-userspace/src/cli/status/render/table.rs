@@ -19,6 +19,7 @@ enum Column {
     Health,
     Probe,
     Latency,
+    Response,
     Weight,
     Intended,
     Observed,
@@ -30,12 +31,13 @@ enum Column {
 }
 
 impl Column {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Name,
         Self::Address,
         Self::Health,
         Self::Probe,
         Self::Latency,
+        Self::Response,
         Self::Weight,
         Self::Intended,
         Self::Observed,
@@ -47,13 +49,14 @@ impl Column {
     ];
     /// What is left out where there is no room, the least important first. What remains answers
     /// 'is the load even, and who serves?'.
-    const EXPENDABLE: [Self; 8] = [
+    const EXPENDABLE: [Self; 9] = [
         Self::NextHop,
         Self::Probe,
         Self::Latency,
         Self::Packets,
         Self::Bits,
         Self::Weight,
+        Self::Response,
         Self::Address,
         Self::Flows,
     ];
@@ -65,6 +68,7 @@ impl Column {
             Self::Health => "health",
             Self::Probe => "last probe",
             Self::Latency => "ms/peers",
+            Self::Response => "reply p50/p99",
             Self::Weight => "weight",
             Self::Intended => "intended",
             Self::Observed => "observed",
@@ -101,6 +105,10 @@ impl Column {
                     |seen| latency(seen.latency_ms, seen.peers_ms),
                 )
             }
+            Self::Response => backend.response.as_ref().map_or_else(
+                || "-".to_owned(),
+                |took| format!("{}/{} ms", millis(took.median_ms), millis(took.p99_ms)),
+            ),
             Self::Weight => match backend.weight_in_force {
                 Some(force) if is_reduced(backend) => {
                     format!("{} of {}", short(force), backend.weight)
@@ -144,6 +152,15 @@ fn is_reduced(backend: &Backend) -> bool {
     backend.health == "up" && backend.weight_in_force.is_some_and(|force| force < whole)
 }
 
+/// Milliseconds, in no more digits than they were measured to.
+fn millis(ms: f64) -> String {
+    match ms {
+        ..0.1 => format!("{ms:.2}"),
+        ..10.0 => format!("{ms:.1}"),
+        _ => format!("{ms:.0}"),
+    }
+}
+
 /// Writes `12.3/4.0`: a backend's latency and that of its peers.
 fn latency(own: Option<f64>, peers: Option<f64>) -> String {
     let millis =
@@ -156,6 +173,9 @@ pub(super) fn lines(backends: &[Backend], now: u64, view: View) -> Vec<String> {
     let mut columns = Column::ALL.to_vec();
     if backends.iter().all(|backend| backend.performance.is_none()) {
         columns.retain(|column| *column != Column::Latency);
+    }
+    if backends.iter().all(|backend| backend.response.is_none()) {
+        columns.retain(|column| *column != Column::Response);
     }
     let mut expendable = Column::EXPENDABLE.iter();
     let mut table = table(&columns, backends, now, view);

@@ -191,11 +191,13 @@ fn a_demoted_backend_is_shown_with_its_reason_and_what_comes_next() {
         state: "demoted".to_owned(),
         part: 0.25,
         cause: None,
+        by: None,
         reason: Some("slow: 31 ms where its peers take 10 ms, 3.1x over 24 s".to_owned()),
         spared: None,
         latency_ms: Some(31.04),
         peers_ms: Some(10.0),
         ratio: Some(3.1),
+        traffic: None,
         evidence: 1.0,
         next_rise_s: Some(60.0),
     });
