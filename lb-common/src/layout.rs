@@ -352,8 +352,12 @@ pub struct Header {
     pub snat_port_mask: u16,
     /// The UDP port of GUE as it lies in memory.
     pub gue_port: u16,
+    /// Not zero while a program takes over from one whose memory of flows is laid out in another
+    /// way: replies of a flow that is not known yet are dropped, to be sent again, instead of going
+    /// to the host, which would reset their connection.
+    pub takes_over: u16,
     /// Zero.
-    pub reserved: [u16; 3],
+    pub reserved: [u16; 2],
 }
 
 /// Everything but the rings: what the one pointer points to.

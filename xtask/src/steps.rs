@@ -97,6 +97,11 @@ pub(crate) fn quoted(word: &str) -> String {
 pub(crate) fn cargo() -> Command {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
+    // What `cargo run` tells about this package: a build script that looks at it (ring's does) would
+    // run again after each change between this and a cargo called by hand, and all that is on it.
+    for name in ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH"] {
+        command.env_remove(name);
+    }
     command.current_dir(tools::workspace());
     command
 }

@@ -201,6 +201,9 @@ impl Kernel {
     pub fn attach(&mut self, config: &DataPlaneConfig) -> Result<Vec<Attached>, Error> {
         if let Some(upgrade) = &mut self.upgrade {
             milestone("published");
+            if upgrade.carries() {
+                self.published.take_over(true)?;
+            }
             upgrade.carry()?;
         }
         let program = program(&mut self.object)?;
@@ -208,7 +211,7 @@ impl Kernel {
         let attached = attach::attach(program, &self.pins, interfaces, mode, &WORDS)?;
         if let Some(upgrade) = self.upgrade.take() {
             milestone("attached");
-            upgrade.end(&self.pins)?;
+            upgrade.end(&self.pins, &mut self.published)?;
         }
         Ok(attached)
     }

@@ -8,7 +8,7 @@ use lb_common::layout::{SMALL_RING_SLOTS, Slot, Tables, state};
 use super::{
     error::{Error, map_error},
     layouts::TablesReader,
-    maps::{blob, open_pin, pin_of},
+    maps::{Blob, blob, open_pin, pin_of},
     pins::Pins,
     rings::Rings,
     sources::Sources,
@@ -86,14 +86,7 @@ impl Published {
             small_rings,
             ..
         } = self;
-        small_rings.publish(&small, || {
-            rings.publish(&large, || {
-                // Returns once no packet follows the old tables any more.
-                outer
-                    .set(0, &tables, 0)
-                    .map_err(map_error("publish tables"))
-            })
-        })?;
+        small_rings.publish(&small, || rings.publish(&large, || point(outer, &tables)))?;
         let (small, large): (Vec<_>, Vec<_>) = now
             .rings
             .iter()
@@ -114,6 +107,16 @@ impl Published {
         self.rings.free()
     }
 
+    /// Says in the tables whether flows are still being carried over, and returns once every packet
+    /// that began with other tables, or with the program before, has been decided.
+    pub(super) fn take_over(&mut self, begins: bool) -> Result<(), Error> {
+        let Some(mut tables) = self.read_tables()? else {
+            return Ok(());
+        };
+        tables.header.takes_over = begins.into();
+        point(&mut self.tables, &blob(std::slice::from_ref(&*tables))?)
+    }
+
     /// Removes lists of sources that an interrupted publication left.
     pub(super) fn tidy(&mut self, named: &Named) -> Result<(), Error> {
         self.sources.retain(&named.lists)
@@ -121,9 +124,11 @@ impl Published {
 
     /// Reads back what packets follow; `None` before the first publication.
     pub(super) fn read(&self) -> Result<Option<Image>, Error> {
-        let Some(tables) = self.read_tables()? else {
+        let Some(mut tables) = self.read_tables()? else {
             return Ok(None);
         };
+        // It says something of the moment, not of what is intended.
+        tables.header.takes_over = 0;
         let [_, small] = self.reader.slots;
         let mut rings = BTreeMap::new();
         for vip in image::vips(&tables).filter(|vip| vip.state == state::SERVING) {
@@ -179,4 +184,9 @@ impl Published {
             expected: format!("layout {}", self.version),
         })
     }
+}
+
+/// Makes packets follow these tables; returns once none follows the old ones any more.
+fn point(outer: &mut ArrayOfMaps<MapData>, tables: &Blob) -> Result<(), Error> {
+    outer.set(0, tables, 0).map_err(map_error("publish tables"))
 }

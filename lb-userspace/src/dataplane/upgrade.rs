@@ -111,19 +111,27 @@ impl Upgrade {
         Ok(all)
     }
 
+    /// Whether there is memory of flows to be carried over.
+    pub(super) const fn carries(&self) -> bool {
+        !self.flows.is_empty()
+    }
+
     /// Carries over what the old program remembered last, and removes its maps: no packet follows
     /// them any more.
-    pub(super) fn end(mut self, pins: &Pins) -> Result<(), Error> {
-        let last = self.carry()?;
+    pub(super) fn end(mut self, pins: &Pins, published: &mut Published) -> Result<(), Error> {
+        let mut last = self.carry()?.entries;
+        if self.carries() {
+            // Another CPU may still have been in the old program, and remembered a flow after that.
+            published.take_over(true)?;
+            last += self.carry()?.entries;
+            published.take_over(false)?;
+        }
         milestone("carried");
         for pin in &self.pins {
             pins.remove(pin)?;
             milestone("retiring");
         }
-        info!(
-            "upgraded; {} flows were remembered in the last moment",
-            last.entries
-        );
+        info!("upgraded; {last} flows were remembered in the last moment");
         Ok(())
     }
 }

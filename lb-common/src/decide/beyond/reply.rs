@@ -78,6 +78,9 @@ pub fn process<P: Packet, W: World>(
     };
     match found {
         Ok(()) => send(packet, world, tables, job),
+        Err(reason @ Reason::NoEntry) if tables.header.takes_over != 0 => {
+            drop(world, layout::HOST_EXITS, reason)
+        }
         Err(reason) => pass(world, layout::HOST_EXITS, reason),
     }
 }

@@ -138,6 +138,22 @@ fn what_belongs_to_no_flow_goes_nowhere() {
 }
 
 #[test]
+fn replies_of_flows_not_carried_over_yet_do_not_reach_the_host() {
+    let mut bed = bed(V4, &[POOL], 0xff);
+    let there = sent(&bed, &to_vip(V4).segment(SYN, 1)).unwrap();
+    bed.tables().header.takes_over = 1;
+    let known = answer(&there, V4, SYN | ACK);
+    assert!(sent(&bed, &known).is_ok());
+    let other = Flow {
+        ports: there.ports ^ 0x0100,
+        ..there
+    };
+    let frame = answer(&other, V4, SYN | ACK).bytes();
+    let dropped = (Verdict::Drop(Reason::NoEntry), frame.clone());
+    assert_eq!(bed.run(&frame), dropped);
+}
+
+#[test]
 fn a_datagram_opens_a_flow() {
     let bed = bed(V4, &[POOL], 0xff);
     let plan = Plan::udp(to_vip(V4).source, to_vip(V4).destination);
