@@ -89,8 +89,8 @@ const REPORTS: usize = 4096;
 const GATHER: Duration = Duration::from_millis(5);
 /// How often counters are read and the verdict is renewed: the tick of the detectors.
 const TICK: Duration = Duration::from_secs(1);
-/// From one part of the sweeper's work to the next.
-const SWEEP: Duration = Duration::from_millis(20);
+/// From one part of what takes long to the next.
+const PART: Duration = Duration::from_millis(20);
 /// How often the kernel's tables are compared with the intended ones.
 const VERIFY: Duration = Duration::from_secs(10);
 /// How long a start waits, beyond the slowest first probe, before it publishes what it knows.
@@ -213,7 +213,7 @@ pub async fn run(opening: Opening, server: Server, version: String) -> Result<()
     }));
     let mut tick = every(TICK);
     let mut verify = every(VERIFY);
-    let mut sweep = every(SWEEP);
+    let mut parts = every(PART);
     let patience = state.first_round() + PATIENCE;
     let deadline = tokio::time::Instant::from_std(Now::read().instant) + patience;
     let mut gathered = Now::read().instant;
@@ -252,9 +252,9 @@ pub async fn run(opening: Opening, server: Server, version: String) -> Result<()
                 news = true;
             }
             Some(event) = telling.next() => state.pass_on(event),
-            _ = sweep.tick(), if state.sweeping() => state.sweep(Now::read()),
+            _ = parts.tick(), if state.has_parts() => news = state.do_part(Now::read()),
             _ = verify.tick() => {
-                state.verify(Now::read());
+                state.begin_comparison(Now::read());
                 news = true;
             }
             () = sleep_until(deadline), if !state.attached() => {

@@ -52,7 +52,7 @@ use crate::{
     change::overrides::Overrides,
     dataplane::{
         DataPlane as _,
-        kernel::{self, Attached, Kernel},
+        kernel::{self, Attached, Kernel, Reading},
     },
     explain::mac,
     health::{
@@ -179,6 +179,8 @@ pub(super) struct State {
     pub(super) image: Option<Image>,
     published_at_ms: Option<u64>,
     pub(super) verification: Verification,
+    /// The comparison that is under way.
+    pub(super) comparing: Option<Reading>,
     pub(super) repairs: Repairs,
     /// Whether a first probe of every backend, or the way to one, is still waited for.
     waiting: bool,
@@ -298,6 +300,7 @@ impl State {
             hops: Arc::default(),
             image,
             published_at_ms: None,
+            comparing: None,
             verification: Verification {
                 at_ms: now.unix_ms,
                 ..Verification::default()
@@ -552,6 +555,7 @@ impl State {
         self.now = now;
         self.renew_force(now);
         let next = self.plan(now);
+        let planned = Now::read().instant;
         let live = self.image.as_ref();
         if self.kernel.is_published() && live.is_some_and(|live| live.forwards_like(&next)) {
             self.news.take();
@@ -566,6 +570,13 @@ impl State {
         let decided = self.news.since().unwrap_or(now.instant);
         let swapped = Now::read().instant;
         let took = swapped.saturating_duration_since(decided);
+        debug!(
+            "published {took:.1?} after what it follows from: {:.1?} until it was looked at, {:.1?} to \
+             plan, {:.1?} for the kernel",
+            now.instant.saturating_duration_since(decided),
+            planned.saturating_duration_since(now.instant),
+            swapped.saturating_duration_since(planned)
+        );
         self.publications.count += 1;
         self.publications.took.add(took);
         // By the image before: what leaves serves by it.
@@ -597,7 +608,7 @@ impl State {
             "slots": moved,
             "took_ms": took.as_secs_f64() * 1000.0,
         })));
-        self.verify(now);
+        self.compare_published(now);
         Ok(true)
     }
 

@@ -15,13 +15,15 @@ use crate::{
     admin::proto,
     balance::image::Image,
     causes::with_causes,
-    dataplane::DataPlane as _,
+    dataplane::{DataPlane as _, kernel::Error},
     journal::{Kind, Level},
     model::OnDrift,
 };
 
 /// How many repairs there may be within [`WINDOW`]. One more would be a fight.
 const MOST: usize = 3;
+/// After how many milliseconds without a comparison one is made at once.
+const OVERDUE_MS: u64 = 10_000;
 /// See [`MOST`]; an alert of a repair is on for as long.
 const WINDOW: Duration = Duration::from_mins(10);
 
@@ -78,14 +80,77 @@ impl Repairs {
 }
 
 impl State {
-    /// Compares the kernel's tables with the intended ones, and begins a repair where they differ.
-    pub(super) fn verify(&mut self, now: Now) {
+    /// Begins to compare the kernel's tables with the intended ones. To read all of them takes a tenth
+    /// of a second for a thousand services: others come between the parts of it.
+    pub(super) fn begin_comparison(&mut self, now: Now) {
         self.now = now;
         self.watch_file();
+        self.comparing = None;
+        // While packets follow those of an older version, there is nothing to compare.
+        if self.image.is_none() || self.kernel.is_upgrading() {
+            return;
+        }
+        match self.kernel.begin_reading() {
+            Ok(Some(reading)) => self.comparing = Some(reading),
+            Ok(None) => self.conclude(Ok(None)),
+            Err(e) => self.conclude(Err(e)),
+        }
+    }
+
+    /// Whether something is under way that is done in parts, so that nothing waits for the whole.
+    pub(super) const fn has_parts(&self) -> bool {
+        self.sweeping() || self.comparing.is_some()
+    }
+
+    /// Does a part of it; true where there is something to tell.
+    pub(super) fn do_part(&mut self, now: Now) -> bool {
+        if self.sweeping() {
+            self.sweep(now);
+        }
+        self.compare_on(now)
+    }
+
+    /// Goes on with the comparison; true where that ended it.
+    fn compare_on(&mut self, now: Now) -> bool {
+        self.now = now;
+        let (Some(mut reading), Some(intended)) = (self.comparing.take(), &self.image) else {
+            return false;
+        };
+        match self.kernel.read_on(&mut reading, intended) {
+            Ok(false) => {
+                self.comparing = Some(reading);
+                return false;
+            }
+            Ok(true) => self.conclude(Ok(Some(reading.done()))),
+            Err(e) => self.conclude(Err(e)),
+        }
+        true
+    }
+
+    /// Compares the kernel's tables with the intended ones, at once.
+    fn compare(&mut self, now: Now) {
+        self.begin_comparison(now);
+        while self.comparing.is_some() {
+            self.compare_on(now);
+        }
+    }
+
+    /// Compares what was just published: at once only where the last comparison is long ago, since
+    /// another publication would begin it anew.
+    pub(super) fn compare_published(&mut self, now: Now) {
+        if now.unix_ms.saturating_sub(self.verification.at_ms) > OVERDUE_MS {
+            self.compare(now);
+        } else {
+            self.begin_comparison(now);
+        }
+    }
+
+    /// Takes note of what was read back, and begins a repair where that is not as intended.
+    fn conclude(&mut self, live: Result<Option<Image>, Error>) {
+        let now = self.now;
         let Some(intended) = &self.image else {
             return;
         };
-        let live = self.kernel.live();
         let (differing_slots, differences) = match &live {
             Ok(live) => evenness::drift(
                 &self.config.services,
@@ -132,7 +197,7 @@ impl State {
 
     /// Takes back what was made to differ on purpose since a moment, which is no sign of a fight.
     pub(super) fn undo_drift(&mut self, now: Now, since: Instant) {
-        self.verify(now);
+        self.compare(now);
         let differs = !self.verification.differences.is_empty();
         if differs && self.config.data_plane.on_drift == OnDrift::Report {
             let live = self.kernel.live().ok().flatten();

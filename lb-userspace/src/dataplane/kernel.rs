@@ -38,6 +38,7 @@ pub use super::{
     attach::{Attached, Unloaded},
     error::Error,
     maps::Kept,
+    published::Reading,
 };
 use crate::{
     balance::{
@@ -49,6 +50,9 @@ use crate::{
 
 /// The program's name in the object.
 pub(crate) const ENTRY: &str = "evenkeel";
+
+/// How many slots are read back at once.
+const PART: usize = 1 << 17;
 
 const WORDS: Words = Words {
     interfaces: "data_plane.interfaces",
@@ -255,6 +259,24 @@ impl Kernel {
     #[must_use]
     pub const fn is_traced(&self) -> bool {
         self.tracer.is_some()
+    }
+
+    /// Begins to read back what packets follow in the present maps; `None` before the first
+    /// publication to them.
+    ///
+    /// # Errors
+    /// As [`DataPlane::live`].
+    pub fn begin_reading(&self) -> Result<Option<Reading>, Error> {
+        self.published.begin_reading()
+    }
+
+    /// Reads a part of the rings, which takes a few milliseconds; true at the end. What is as in
+    /// another image is shared with that.
+    ///
+    /// # Errors
+    /// As [`DataPlane::live`]; also where something else was published meanwhile.
+    pub fn read_on(&self, reading: &mut Reading, like: &Image) -> Result<bool, Error> {
+        self.published.read_on(reading, PART, &like.rings)
     }
 
     /// Sets the counters of endpoints to zero whose numbers are handed out anew.

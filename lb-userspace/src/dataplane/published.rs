@@ -35,6 +35,21 @@ pub(super) struct Named {
     lists: BTreeMap<u32, Arc<List>>,
 }
 
+/// What packets follow, as far as it was read back.
+pub struct Reading {
+    image: Image,
+    /// The rings that have not been read, with their sizes.
+    rings: BTreeMap<u32, usize>,
+}
+
+impl Reading {
+    /// What was read.
+    #[must_use]
+    pub fn done(self) -> Image {
+        self.image
+    }
+}
+
 impl Named {
     /// What an image names.
     pub(super) fn by(image: &Image) -> Self {
@@ -124,12 +139,20 @@ impl Published {
 
     /// Reads back what packets follow; `None` before the first publication.
     pub(super) fn read(&self) -> Result<Option<Image>, Error> {
+        let Some(mut reading) = self.begin_reading()? else {
+            return Ok(None);
+        };
+        self.read_on(&mut reading, usize::MAX, &BTreeMap::new())?;
+        Ok(Some(reading.image))
+    }
+
+    /// Reads back what packets follow but for the rings; `None` before the first publication.
+    pub(super) fn begin_reading(&self) -> Result<Option<Reading>, Error> {
         let Some(mut tables) = self.read_tables()? else {
             return Ok(None);
         };
         // It says something of the moment, not of what is intended.
         tables.header.takes_over = 0;
-        let [_, small] = self.reader.slots;
         let mut rings = BTreeMap::new();
         for vip in image::vips(&tables).filter(|vip| vip.state == state::SERVING) {
             let slots = usize::from(vip.slot_mask) + 1;
@@ -139,13 +162,7 @@ impl Published {
                     slots,
                 });
             }
-            let kind = if slots <= small {
-                &self.small_rings
-            } else {
-                &self.rings
-            };
-            let words = kind.read(vip.ring, slots)?;
-            rings.insert(vip.ring, words.into_iter().map(self.reader.slot).collect());
+            rings.insert(vip.ring, slots);
         }
         let named = |number: &u32| tables.services.iter().any(|of| of.sources == *number);
         let lists = if tables.services.iter().any(|of| of.sources != 0) {
@@ -155,11 +172,44 @@ impl Published {
         } else {
             BTreeMap::new()
         };
-        Ok(Some(Image {
-            tables,
+        Ok(Some(Reading {
+            image: Image {
+                tables,
+                rings: BTreeMap::new(),
+                lists,
+            },
             rings,
-            lists,
         }))
+    }
+
+    /// Reads so many slots more, rounded up to whole rings; true at the end. Rings that are as those
+    /// that are known take no memory of their own.
+    pub(super) fn read_on(
+        &self,
+        reading: &mut Reading,
+        slots: usize,
+        known: &BTreeMap<u32, Arc<[Slot]>>,
+    ) -> Result<bool, Error> {
+        let [_, small] = self.reader.slots;
+        let mut read = 0;
+        while read < slots
+            && let Some((number, slots)) = reading.rings.pop_first()
+        {
+            let kind = if slots <= small {
+                &self.small_rings
+            } else {
+                &self.rings
+            };
+            let words = kind.read(number, slots)?;
+            let found = words.iter().map(|&word| (self.reader.slot)(word));
+            let ring = match known.get(&number) {
+                Some(ring) if found.clone().eq(ring.iter().copied()) => Arc::clone(ring),
+                _ => found.collect(),
+            };
+            reading.image.rings.insert(number, ring);
+            read += slots;
+        }
+        Ok(reading.rings.is_empty())
     }
 
     fn read_tables(&self) -> Result<Option<Box<Tables>>, Error> {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
 };
 
 use flate2::{Compression, read::ZlibDecoder, write::ZlibEncoder};
@@ -270,8 +270,10 @@ impl Chunk {
     /// # Errors
     /// Never in practice: plain numbers are written into memory.
     pub fn pack(&self) -> io::Result<Vec<u8>> {
+        let text = serde_json::to_vec(self)?;
         let mut packed = ZlibEncoder::new(Vec::new(), Compression::fast());
-        serde_json::to_writer(&mut packed, self)?;
+        // At once: for each piece, the encoder clears all that is left of its buffer.
+        packed.write_all(&text)?;
         packed.finish()
     }
 
