@@ -36,8 +36,10 @@ mod verify;
 
 use std::{
     collections::BTreeSet,
+    future::ready,
     iter,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -55,9 +57,12 @@ use self::{
     telling::Telling,
 };
 use crate::{
-    admin::server::{
-        Server,
-        change::{Answer, Ask, Asked},
+    admin::{
+        proto::Status,
+        server::{
+            Server,
+            change::{Answer, Ask, Asked},
+        },
     },
     balance::{image::Full, maglev::TooFewSlots},
     causes::with_causes,
@@ -206,11 +211,7 @@ pub async fn run(opening: Opening, server: Server, version: String) -> Result<()
         source,
     })?;
     let server = server.with(notify::api::routes(telling.handles()));
-    let (stop, stopped) = oneshot::channel::<()>();
-    let api = tokio::spawn(server.serve(status, asks_in, async {
-        // Ends on the message as on the sender's end.
-        let _ = stopped.await;
-    }));
+    let api = Api::start(server, status, asks_in);
     let mut tick = every(TICK);
     let mut verify = every(VERIFY);
     let mut parts = every(PART);
@@ -218,19 +219,20 @@ pub async fn run(opening: Opening, server: Server, version: String) -> Result<()
     let deadline = tokio::time::Instant::from_std(Now::read().instant) + patience;
     let mut gathered = Now::read().instant;
     let mut supervisor = Supervisor::starting(patience + ATTACHING);
+    let mut stale = false;
     let why = loop {
         // A probe that changes nothing is shown with the next tick: thousands come in a second.
         let mut news = false;
         tokio::select! {
+            // What may change the tables comes before what takes its time. None of it is always there.
+            biased;
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
             _ = hangup.recv() => {
                 supervisor.tell(Phase::Reloading);
                 state.reload(Now::read());
             }
-            // The server lives as long as this loop.
-            Some(asked) = asks.recv() => answer(&mut state, asked),
-            // The driver lives as long, too.
+            // The driver lives as long as this loop.
             Some(report) = next(&mut reports, gathered) => {
                 with_waiting(report, &mut reports).for_each(|report| state.observe(&report));
                 gathered = Now::read().instant + GATHER;
@@ -249,8 +251,10 @@ pub async fn run(opening: Opening, server: Server, version: String) -> Result<()
                 state.tick(Now::read());
                 // From here and nowhere else: a loop that hangs must be seen to.
                 supervisor.alive(status::line(&status_in.borrow()));
-                news = true;
+                stale = true;
             }
+            // The server lives as long, too.
+            Some(asked) = asks.recv() => answer(&mut state, asked),
             Some(event) = telling.next() => state.pass_on(event),
             _ = parts.tick(), if state.has_parts() => news = state.do_part(Now::read()),
             _ = verify.tick() => {
@@ -260,6 +264,8 @@ pub async fn run(opening: Opening, server: Server, version: String) -> Result<()
             () = sleep_until(deadline), if !state.attached() => {
                 state.stop_waiting();
             }
+            // What came in during the tick does not wait for the status as well.
+            () = ready(()), if stale => news = true,
         }
         news |= publish(&mut state)?;
         state.settle_change(Now::read());
@@ -269,6 +275,7 @@ pub async fn run(opening: Opening, server: Server, version: String) -> Result<()
         }
         news |= telling.settle(&mut state);
         if news || !state.answers.is_empty() {
+            stale = false;
             status_in.send_replace(state.status(Now::read()));
         }
         hand_out(&mut state);
@@ -279,8 +286,7 @@ pub async fn run(opening: Opening, server: Server, version: String) -> Result<()
     supervisor.stopping();
     telling.end(&state);
     state.end(Now::read(), why);
-    let _ = stop.send(());
-    drain(api).await;
+    api.end().await;
     Ok(())
 }
 
@@ -308,12 +314,34 @@ fn ask_agents(state: &State) -> (Agents, mpsc::Receiver<Heard>) {
     (Agents::spawn(&state.config().services, sender), heard)
 }
 
-/// Waits for the last answers of the admin API.
-async fn drain(api: JoinHandle<std::io::Result<()>>) {
-    match api.await {
-        Ok(Ok(())) => {}
-        Ok(Err(e)) => warn!("admin socket: {e}"),
-        Err(e) => warn!("admin socket: {e}"),
+/// The admin API at work.
+struct Api {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Api {
+    fn start(
+        server: Server,
+        status: watch::Receiver<Arc<Status>>,
+        asks: mpsc::Sender<Asked>,
+    ) -> Self {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(server.serve(status, asks, async {
+            // Ends on the message as on the sender's end.
+            let _ = stopped.await;
+        }));
+        Self { stop, task }
+    }
+
+    /// Ends it, after its last answers.
+    async fn end(self) {
+        let _ = self.stop.send(());
+        match self.task.await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => warn!("admin socket: {e}"),
+            Err(e) => warn!("admin socket: {e}"),
+        }
     }
 }
 
