@@ -208,7 +208,7 @@ mod tests {
     fn all_is_measured_where_nothing_is_asked() {
         let options = Options::default();
         assert_eq!(options.modes().len(), 5);
-        assert_eq!(options.kinds().len(), 7);
+        assert_eq!(options.kinds().len(), 8);
         assert_eq!(options.numbers_of_flows().len(), 4);
         assert_eq!(options.sizes().len(), 9);
     }
