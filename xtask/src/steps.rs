@@ -99,7 +99,8 @@ pub(crate) fn cargo() -> Command {
     let mut command = Command::new(cargo);
     // What `cargo run` tells about this package: a build script that looks at it (ring's does) would
     // run again after each change between this and a cargo called by hand, and all that is on it.
-    for name in ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH"] {
+    let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(told)) {
         command.env_remove(name);
     }
     command.current_dir(tools::workspace());
