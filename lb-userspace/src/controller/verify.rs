@@ -80,14 +80,14 @@ impl Repairs {
 }
 
 impl State {
-    /// Begins to compare the kernel's tables with the intended ones. To read all of them takes a tenth
-    /// of a second for a thousand services: others come between the parts of it.
+    /// Begins to compare the kernel's tables with the intended ones, unless that is under way. To read
+    /// all of them takes a tenth of a second for a thousand services, and seconds where their rings
+    /// are large: others come between the parts of it.
     pub(super) fn begin_comparison(&mut self, now: Now) {
         self.now = now;
         self.watch_file();
-        self.comparing = None;
         // While packets follow those of an older version, there is nothing to compare.
-        if self.image.is_none() || self.kernel.is_upgrading() {
+        if self.comparing.is_some() || self.image.is_none() || self.kernel.is_upgrading() {
             return;
         }
         match self.kernel.begin_reading() {
@@ -129,6 +129,7 @@ impl State {
 
     /// Compares the kernel's tables with the intended ones, at once.
     fn compare(&mut self, now: Now) {
+        self.comparing = None;
         self.begin_comparison(now);
         while self.comparing.is_some() {
             self.compare_on(now);
@@ -141,6 +142,7 @@ impl State {
         if now.unix_ms.saturating_sub(self.verification.at_ms) > OVERDUE_MS {
             self.compare(now);
         } else {
+            self.comparing = None;
             self.begin_comparison(now);
         }
     }
