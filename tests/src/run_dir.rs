@@ -50,14 +50,18 @@ impl RunDir {
         self.path.join("bpf")
     }
 
-    /// Writes a file in the folder and answers its path.
+    /// Writes a file in the folder and answers its path. Who is just reading the file that was there
+    /// goes on reading that one.
     ///
     /// # Errors
     ///
     /// Where it cannot be written.
     pub fn write(&self, name: &str, content: &str) -> Result<PathBuf> {
         let path = self.path.join(name);
-        fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+        let new = self.path.join(format!("{name}.new"));
+        fs::write(&new, content)
+            .and_then(|()| fs::rename(&new, &path))
+            .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
     }
 }

@@ -183,12 +183,10 @@ impl<'bed> Traffic<'bed> {
         let script = bed.dir().write("steady.py", STEADY)?;
         let records = bed.dir().path().join(format!("traffic-{number}.jsonl"));
         let mut python = bed.client.command("python3")?;
-        python
-            .arg("-I")
-            .arg(script)
-            .arg(load.host.to_string())
-            .arg("--records")
-            .arg(&records);
+        python.arg("-I").arg(script).arg(load.host.to_string());
+        if load.records {
+            python.arg("--records").arg(&records);
+        }
         for (option, value) in [
             ("--port", f64::from(load.port)),
             ("--rate", f64::from(load.rate)),

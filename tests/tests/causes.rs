@@ -108,7 +108,7 @@ fn each_cause_is_named_with_its_evidence() {
         };
         Traffic::start(&bed, load).unwrap()
     };
-    let web = start(VIP4, 100, &sources);
+    let mut web = start(VIP4, 100, &sources);
     // Two in three connections are of one client, the others of many.
     let mut one = start(HEAVY, 70, &sources[..1]);
     let others = start(HEAVY, 30, &sources[1..]);
@@ -116,6 +116,7 @@ fn each_cause_is_named_with_its_evidence() {
 
     // Chance only.
     let even = wait::until("an even load", PATIENCE, || {
+        web.report()?;
         let evenness = evenness(&daemon, 0)?;
         ensure!(evenness["verdict"] == "even", "{evenness:#}");
         Ok(evenness)
