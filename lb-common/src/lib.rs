@@ -20,6 +20,7 @@ compile_error!("the table layout is written for little-endian machines");
 pub mod bench;
 pub mod decap;
 pub mod decide;
+pub mod fault;
 pub mod flow;
 pub mod hash;
 #[cfg(any(test, feature = "host"))]

@@ -137,11 +137,19 @@ pub struct Seen {
     pub trail: Trail,
 }
 
+/// Bits of [`Shot::watching`].
+pub mod watching {
+    /// Its decision may be one that is told.
+    pub const TOLD: u64 = 1;
+    /// A drill's fault may take it.
+    pub const STRUCK: u64 = 1 << 1;
+}
+
 /// Where a CPU puts a decision together.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(8))]
 pub struct Shot {
-    /// Not zero while the packet in hand is watched.
+    /// Bits of [`watching`]: why the packet in hand is watched.
     pub watching: u64,
     /// The decision.
     pub seen: Seen,
@@ -196,11 +204,20 @@ impl Pace {
 }
 
 impl Filter {
+    /// One whose time is over.
+    #[must_use]
+    pub fn over(now: u32) -> Self {
+        Self {
+            until: now.wrapping_sub(1),
+            ..Self::zeroed()
+        }
+    }
+
     /// Whether its time is over.
     #[inline(always)]
     #[must_use]
     pub const fn is_over(&self, now: u32) -> bool {
-        self.until.wrapping_sub(now) > u32::MAX / 2
+        is_over(self.until, now)
     }
 
     /// Whether a packet may be one of those that are told, by what it says of itself.
@@ -264,14 +281,25 @@ impl Filter {
     /// Whether an address lies in the client's network.
     #[inline(always)]
     fn covers(&self, address: &Address) -> bool {
-        let mut difference = 0;
-        // Written out: no loop for the verifier.
-        difference |= (address[0] ^ self.client[0]) & self.mask[0];
-        difference |= (address[1] ^ self.client[1]) & self.mask[1];
-        difference |= (address[2] ^ self.client[2]) & self.mask[2];
-        difference |= (address[3] ^ self.client[3]) & self.mask[3];
-        difference == 0
+        covers(&self.client, &self.mask, address)
     }
+}
+
+/// Whether an address is that of a network in the bits that count.
+#[inline(always)]
+pub(crate) const fn covers(network: &Address, mask: &Address, address: &Address) -> bool {
+    // Written out: no loop for the verifier.
+    let mut difference = (address[0] ^ network[0]) & mask[0];
+    difference |= (address[1] ^ network[1]) & mask[1];
+    difference |= (address[2] ^ network[2]) & mask[2];
+    difference |= (address[3] ^ network[3]) & mask[3];
+    difference == 0
+}
+
+/// Whether a moment is over, by the wrapping clock of [`TICK_NS`].
+#[inline(always)]
+pub(crate) const fn is_over(until: u32, now: u32) -> bool {
+    until.wrapping_sub(now) > u32::MAX / 2
 }
 
 /// Whether two addresses are the same, without a branch for each word.

@@ -65,6 +65,8 @@ pub mod step {
     pub const EVENT: u8 = 18;
     /// An exit was counted: its reason; its row.
     pub const EXIT: u8 = 19;
+    /// A drill's fault took the packet after it was sent to this endpoint.
+    pub const STRUCK: u8 = 20;
 
     /// No.
     pub const NO: u8 = 0;
@@ -171,8 +173,8 @@ pub struct Trail {
     verdict: u8,
     reason: u8,
     count: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// 1 where it was counted as sent to `endpoint`.
+    pub sent: u8,
     /// The interface that it was redirected to.
     interface: u32,
     /// The interface that it came in by.
@@ -203,6 +205,7 @@ impl Trail {
         (self.service, self.endpoint) = (NONE, NONE);
         (self.ports, self.table, self.verdict, self.reason) = (0, table::NONE, 0, 0);
         (self.count, self.interface, self.way) = (0, 0, 0);
+        self.sent = 0;
     }
 
     /// Notes a step, and what follows from it.
@@ -213,7 +216,10 @@ impl Trail {
         self.steps[at] = step;
         self.count = at as u8 + 1;
         match step.what() {
-            step::FORWARDED | step::EVENT => self.endpoint = step.number(),
+            step::FORWARDED => {
+                (self.endpoint, self.sent) = (step.number(), 1);
+            }
+            step::EVENT => self.endpoint = step.number(),
             step::EXIT => {
                 self.reason = step.answer().wrapping_add(1);
                 let row = step.detail();

@@ -1,19 +1,22 @@
-//! What is told of a packet that is watched, and its maps. All pointers into them live here.
+//! What is told of a packet that is watched, what a drill takes, and the maps of both. All pointers
+//! into them live here.
 
 use aya_ebpf::{
-    bindings::{BPF_RB_NO_WAKEUP, xdp_md},
-    btf_maps::{Array, PerCpuArray, RingBuf},
+    bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP, xdp_md},
+    btf_maps::{Array, LruHashMap, PerCpuArray, RingBuf},
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_ringbuf_output, bpf_xdp_load_bytes},
     macros::btf_map,
     programs::XdpContext,
 };
 use lb_common::{
     decide::unusual,
+    fault::{self, Fault},
+    flow::Flow,
     layout::{ENDPOINTS, NONE, SERVICES},
     packet::Packet as _,
     tables::{Memory as _, Tables as _},
-    trace::{Filter, Head, Left, Pace, RECORD_BYTES, SNAP, Seen, Shot, what},
-    trail::{Notes, Step, Trail},
+    trace::{Filter, Head, Left, Pace, RECORD_BYTES, SNAP, Seen, Shot, watching, what},
+    trail::{Notes, Step, Trail, step},
 };
 
 use crate::{
@@ -24,6 +27,18 @@ use crate::{
 /// Which decisions are told.
 #[btf_map]
 static FILTER: Array<Filter, 1> = Array::new();
+
+/// Which packets a drill takes.
+#[btf_map]
+static FAULT: Array<Fault, 1> = Array::new();
+
+/// The connections whose first packet it took, of a fault that takes no other.
+#[btf_map]
+static OPENED: LruHashMap<Flow, u32, { fault::OPENED }> = LruHashMap::new();
+
+/// How many it took.
+#[btf_map]
+static STRUCK: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// What is told.
 #[btf_map]
@@ -69,32 +84,46 @@ extern "C" fn evenkeel_step(step: u64) -> u32 {
     0
 }
 
-/// Looks at a frame before it is decided. Answers 1 where the decision may be one that is told.
+/// Looks at a frame before it is decided. Answers bits of [`watching`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn evenkeel_watch(ctx: *mut xdp_md) -> u32 {
     let ctx = XdpContext::new(ctx);
-    let (Some(filter), Some(shot)) = (FILTER.get(0), own!(SHOT, 0)) else {
+    let (Some(filter), Some(fault), Some(shot)) = (FILTER.get(0), FAULT.get(0), own!(SHOT, 0))
+    else {
         return 0;
     };
     shot.watching = 0;
-    let kernel = Kernel(&ctx);
-    if filter.is_over(kernel.now()) {
+    let now = Kernel(&ctx).now();
+    let (tells, strikes) = (!filter.is_over(now), fault.is_on(now));
+    if !tells && !strikes {
         return 0;
     }
     let frame = Frame::<true>::new(&ctx);
     unusual::subject(&frame, &mut shot.seen.subject);
-    if !filter.may_match(&shot.seen.subject) {
+    let mut why = 0;
+    if tells && filter.may_match(&shot.seen.subject) {
+        why |= watching::TOLD;
+    }
+    if strikes && fault.may_strike(&shot.seen.subject) {
+        why |= watching::STRUCK;
+    }
+    if why == 0 {
         return 0;
     }
-    shot.watching = 1;
+    shot.watching = why;
     let trail = &mut shot.seen.trail;
     trail.begin();
     trail.ingress = frame.ingress();
     // SAFETY: helpers without arguments.
     (trail.at, trail.cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
     let length = frame.full_length();
-    let captured = load(&ctx, &mut shot.bytes, length, filter.snap);
+    let snap = if why & watching::TOLD == 0 {
+        0
+    } else {
+        filter.snap
+    };
+    let captured = load(&ctx, &mut shot.bytes, length, snap);
     shot.seen.head = Head {
         what: what::DECIDED,
         length: length as u32,
@@ -102,6 +131,28 @@ pub(crate) extern "C" fn evenkeel_watch(ctx: *mut xdp_md) -> u32 {
         cpu: trail.cpu,
         serial: 0,
     };
+    why as u32
+}
+
+/// Whether a drill takes the packet in hand, which was decided to be sent.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn evenkeel_strike() -> u32 {
+    let (Some(fault), Some(shot)) = (FAULT.get(0), own!(SHOT, 0)) else {
+        return 0;
+    };
+    let Seen { subject, trail, .. } = &mut shot.seen;
+    if !fault.strikes(trail) {
+        return 0;
+    }
+    // Its second packet finds the first one's note.
+    if fault.opening != 0 && OPENED.insert(subject.flow, 0, BPF_NOEXIST.into()).is_err() {
+        return 0;
+    }
+    trail.add(Step::new(step::STRUCK, step::YES, fault.endpoint, 0));
+    if let Some(struck) = own!(STRUCK, 0) {
+        *struck += 1;
+    }
     1
 }
 

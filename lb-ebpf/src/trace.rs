@@ -1,8 +1,9 @@
-//! The program that forwards while somebody watches, in an object of its own: the same decision over
-//! the same maps, which writes its way down where a filter asks for it.
+//! The program that forwards while somebody watches or rehearses, in an object of its own: the same
+//! decision over the same maps, which writes its way down where a filter asks for it, and loses what
+//! a drill takes.
 //!
-//! The controller puts it in the place of the plain one, and that one back when nobody watches any
-//! more.
+//! The controller puts it in the place of the plain one, and that one back when nobody watches or
+//! rehearses any more.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![expect(
@@ -19,6 +20,7 @@ mod shots;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use lb_common::{
+    trace::watching,
     trail::{Notes as _, Watched},
     verdict::Verdict,
 };
@@ -49,14 +51,17 @@ fn decided(verdict: Verdict) {
     Trails.note(|trail| trail.decided(verdict));
 }
 
-/// Balances a frame, and tells how where that is asked for.
+/// Balances a frame, tells how where that is asked for, and loses it where a drill takes it.
 #[xdp(frags)]
 #[inline(always)]
 fn evenkeel_trace(ctx: XdpContext) -> u32 {
-    let watched = shots::evenkeel_watch(ctx.ctx) != 0;
-    let action = balance::run(&ctx);
-    if watched {
-        let is_sent = matches!(action, xdp_action::XDP_TX | xdp_action::XDP_REDIRECT);
+    let why = u64::from(shots::evenkeel_watch(ctx.ctx));
+    let mut action = balance::run(&ctx);
+    let mut is_sent = matches!(action, xdp_action::XDP_TX | xdp_action::XDP_REDIRECT);
+    if is_sent && why & watching::STRUCK != 0 && shots::evenkeel_strike() != 0 {
+        (action, is_sent) = (xdp_action::XDP_DROP, false);
+    }
+    if why & watching::TOLD != 0 {
         shots::evenkeel_tell_decision(ctx.ctx, is_sent.into());
     }
     action

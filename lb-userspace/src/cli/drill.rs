@@ -22,7 +22,10 @@ use super::{
 use crate::{
     admin::{
         client::Client,
-        proto::drill::{Abort, Limits, Scorecard},
+        proto::{
+            drill::{Abort, Limits, Scorecard},
+            flows::prefix,
+        },
     },
     causes::with_causes,
     drill::text,
@@ -119,6 +122,7 @@ Examples:
   sudo evenkeel drill run --sandbox slow --keep ./slow --json
   sudo evenkeel drill run skew --service web --backend b2
   sudo evenkeel drill run skew --service web --live --for 5m
+  sudo evenkeel drill run kill --service web --clients 192.0.2.0/24 --live
   sudo evenkeel drill run tabletop --since 1day --until 20h
   sudo evenkeel drill run drift --service web --live --service-name web --slots 5
 
@@ -145,6 +149,10 @@ struct Run {
     /// The backend [default: the first one that takes new connections]
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
+    /// Of kill, slow and errors: the network of the clients whose packets to the backend are lost, as
+    /// in 203.0.113.0/24 [default: nobody's: only what checks find is changed]
+    #[arg(long, value_name = "NETWORK", conflicts_with = "sandbox", value_parser = network)]
+    clients: Option<String>,
     /// Do it, and do not only say what would be done
     #[arg(long, requires = "service")]
     live: bool,
@@ -188,6 +196,10 @@ impl Run {
             slower: self.slower,
         }
     }
+}
+
+fn network(text: &str) -> Result<String, String> {
+    prefix(text).map(|network| network.to_string())
 }
 
 fn drill(text: &str) -> Result<Drill, String> {

@@ -1,17 +1,22 @@
-//! Drills whose fault the controller brings about itself, in what it plans or publishes.
+//! Drills whose fault the controller brings about itself: in what it plans or publishes, or in what
+//! it takes a backend's answers for.
 //!
 //! Such a drill is on disk before its fault is there. It ends by its time, by an operator, by who puts
 //! the fault right, and where it does harm; whoever starts in its midst takes the fault back. What it
 //! causes is its own until the service is as it was: events and alerts carry its name.
 
 mod planned;
+mod strike;
 
 use std::time::Duration;
 
 use log::{error, warn};
 use serde_json::{Value, json};
 
-use self::planned::{Fault, drill_of};
+use self::{
+    planned::{Fault, drill_of},
+    strike::Checks,
+};
 use super::{
     Now,
     apply::{Bars, Wish},
@@ -50,6 +55,10 @@ pub(super) struct Drilling {
     watch: Watch,
     /// The configuration before, of a rollback.
     before: Option<u64>,
+    /// What its backend's checks are taken for, of those that strike one.
+    checks: Checks,
+    /// Whether packets are taken, too.
+    takes_packets: bool,
     /// When its fault was taken back, and why.
     ended: Option<(u64, String)>,
 }
@@ -141,6 +150,8 @@ impl State {
             drill,
             watch: Watch::new(request.limits, shown, kept.backend.as_deref()),
             before: self.kept.in_force().map(|of| of.number),
+            checks: Checks::default(),
+            takes_packets: false,
             kept,
             began: now,
             ended: None,
@@ -196,6 +207,7 @@ impl State {
                 self.change_unconfirmed(by.clone(), text, now);
                 Ok(())
             }
+            Fault::Strike(fault) => fault.map_or(Ok(()), |fault| self.strike(fault, &kept)),
         };
         if done.is_err() {
             self.drilling = None;
@@ -323,6 +335,11 @@ impl State {
                     .is_some_and(|at| at >= drilling.kept.since_ms && at + TELLING <= now.unix_ms);
                 status.tables.as_intended && told
             }
+            Drill::Kill | Drill::Slow | Drill::Errors => {
+                // Its number may become another one's.
+                let backend = kept.backend.as_deref().unwrap_or_default();
+                self.named(&kept.service, backend).is_err()
+            }
             _ => {
                 let in_force = self.kept.in_force();
                 let is_before = in_force.and_then(|of| self.kept.entry(of.number));
@@ -341,7 +358,7 @@ impl State {
             return Ok(());
         };
         let (kept, before, began) = (drilling.kept.clone(), drilling.before, drilling.began);
-        let message = format!("drill {} ends: {why}", kept.drill);
+        let mut message = format!("drill {} ends: {why}", kept.drill);
         match drilling.drill {
             Drill::Skew => {
                 if let Some(left) = kept.taken_from(&self.overrides)
@@ -351,6 +368,7 @@ impl State {
                 }
             }
             Drill::Drift => self.undo_drift(now, began.instant),
+            Drill::Kill | Drill::Slow | Drill::Errors => message += &self.strike_no_more(),
             _ => {
                 let in_force = self.kept.in_force();
                 if in_force.is_some_and(|of| of.confirm_by_ms.is_some()) {
@@ -369,6 +387,7 @@ impl State {
         if let Some(drilling) = &mut self.drilling {
             drilling.ended = Some((now.unix_ms, why.to_owned()));
         }
+        self.forward_plainly();
         self.forget_drill();
         self.tell_drill(
             level,

@@ -438,6 +438,7 @@ impl State {
 
     /// Takes the outcome of a probe.
     pub(super) fn observe(&mut self, report: &Report) {
+        let report = &*self.rehearsed(report);
         self.note_newcomer(report);
         let place = self.place(&report.service, &report.backend, report.address);
         let Some((service, backend)) = place else {

@@ -12,7 +12,7 @@ use lb_common::{
     verdict::{Reason, Verdict},
     wire::{icmp, tcp, udp},
 };
-use log::error;
+use log::{error, warn};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -109,6 +109,12 @@ impl State {
         let Some(watcher) = self.watcher.take() else {
             return;
         };
+        if let Err(e) = self.kernel.trace_no_more() {
+            warn!(
+                "decisions are told to nobody for a while: {}",
+                with_causes(&e)
+            );
+        }
         self.forward_plainly();
         let ended = over.map_or_else(
             || "the controller ends".to_owned(),
@@ -127,14 +133,14 @@ impl State {
         self.tell(event.detail(json!({ "what": "trace", "ended": over })));
     }
 
-    /// Has the plain program forward where nobody watches.
-    fn forward_plainly(&mut self) {
-        if self.watcher.is_some() || !self.kernel.is_traced() {
+    /// Has the plain program forward where nobody watches and no drill takes packets.
+    pub(super) fn forward_plainly(&mut self) {
+        if self.watcher.is_some() || self.drill_takes_packets() || !self.kernel.is_traced() {
             return;
         }
         // The other one forwards by the same tables, and tells nobody: it is tried again with the next
         // tick.
-        if let Err(e) = self.kernel.trace_no_more(&self.config.data_plane) {
+        if let Err(e) = self.kernel.forward_plainly(&self.config.data_plane) {
             error!(
                 "the plain program is not back yet, another one forwards: {}",
                 with_causes(&e)
@@ -232,7 +238,7 @@ fn number(number: Option<u16>, name: &str) -> Result<u16, Refused> {
 }
 
 /// The bits of an address that a network's length says.
-fn mask(network: IpNet) -> [u32; 4] {
+pub(super) fn mask(network: IpNet) -> [u32; 4] {
     match network {
         IpNet::V4(v4) => {
             let word = u32::from_ne_bytes(v4.netmask().octets());

@@ -9,6 +9,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use lb_common::{
+    fault::Fault,
     layout::{self, EndpointCounters, EndpointEvents, ExitCounters, TrackingCounters, version},
     trace::Filter,
     verdict::Reason,
@@ -220,8 +221,8 @@ impl Kernel {
         Ok(attached)
     }
 
-    /// Puts a program in the place of the plain one, without a gap, that decides the same and tells
-    /// what a filter asks for.
+    /// Has a program tell what a filter asks for, which decides as the plain one does and takes its
+    /// place without a gap, unless it is there already.
     ///
     /// # Errors
     /// Where the kernel refuses: the plain one is back then, or [`Kernel::is_traced`] says that it is
@@ -231,23 +232,69 @@ impl Kernel {
         config: &DataPlaneConfig,
         filter: &Filter,
     ) -> Result<trace::Records, Error> {
-        let (mut tracer, records) = Tracer::load(&self.pins, &self.lendable)?;
-        tracer.set(filter)?;
+        self.with_tracer(config, |tracer| {
+            tracer.set(filter)?;
+            tracer.records()
+        })
+    }
+
+    /// Has that program tell nothing any more.
+    ///
+    /// # Errors
+    /// Where the kernel refuses: it stops in time by itself.
+    pub fn trace_no_more(&mut self) -> Result<(), Error> {
+        let tracer = self.tracer.as_mut();
+        tracer.map_or(Ok(()), |tracer| tracer.set(&Filter::over(Flows::now())))
+    }
+
+    /// Has that program lose what a drill takes. The kernel ends it in time by itself.
+    ///
+    /// # Errors
+    /// As [`Kernel::trace`].
+    pub fn strike(&mut self, config: &DataPlaneConfig, fault: &Fault) -> Result<(), Error> {
+        self.with_tracer(config, |tracer| tracer.strike(fault))
+    }
+
+    /// Takes a drill's fault back, and answers how many packets it took.
+    ///
+    /// # Errors
+    /// Where the kernel refuses: it ends the fault in time then.
+    pub fn strike_no_more(&mut self) -> Result<u64, Error> {
+        let Some(tracer) = &mut self.tracer else {
+            return Ok(0);
+        };
+        tracer.strike(&Fault::over(Flows::now()))?;
+        tracer.struck()
+    }
+
+    /// Tells the program that tells and loses what to do, and puts it in the place of the plain one
+    /// where it is not there yet.
+    fn with_tracer<R>(
+        &mut self,
+        config: &DataPlaneConfig,
+        tell: impl FnOnce(&mut Tracer) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        if let Some(tracer) = &mut self.tracer {
+            return tell(tracer);
+        }
+        let mut tracer = Tracer::load(&self.pins, &self.lendable)?;
+        let told = tell(&mut tracer)?;
         let tracer = self.tracer.insert(tracer);
         let (interfaces, mode) = (&config.interfaces, config.xdp_mode);
         let attached = attach::attach(tracer.program()?, &self.pins, interfaces, mode, &WORDS);
         if let Err(e) = attached {
-            self.trace_no_more(config)?;
+            self.forward_plainly(config)?;
             return Err(e.into());
         }
-        Ok(records)
+        Ok(told)
     }
 
     /// Puts the plain program back, without a gap.
     ///
     /// # Errors
-    /// Where the kernel refuses: the other one forwards on, and tells nobody.
-    pub fn trace_no_more(&mut self, config: &DataPlaneConfig) -> Result<(), Error> {
+    /// Where the kernel refuses: the other one forwards on, tells nobody, and loses nothing once what
+    /// it was told to lose is over.
+    pub fn forward_plainly(&mut self, config: &DataPlaneConfig) -> Result<(), Error> {
         let program = program(&mut self.object)?;
         let (interfaces, mode) = (&config.interfaces, config.xdp_mode);
         attach::attach(program, &self.pins, interfaces, mode, &WORDS)?;

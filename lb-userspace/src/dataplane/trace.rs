@@ -1,4 +1,5 @@
-//! The program that tells what it decides: put in the place of the plain one while somebody watches.
+//! The program that tells what it decides and loses what a drill takes: put in the place of the plain
+//! one while somebody watches or rehearses.
 
 use std::path::PathBuf;
 
@@ -9,12 +10,16 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use bytemuck::Zeroable as _;
-use lb_common::trace::{Filter, Head, Pace, Seen, what};
+use lb_common::{
+    fault::Fault,
+    trace::{Filter, Head, Pace, Seen, what},
+};
 use log::Log;
 
 use super::{
     TRACE_OBJECT,
     error::{Error, map_error},
+    flows::Flows,
     maps::MAPS,
     pins::Pins,
 };
@@ -103,6 +108,8 @@ pub(super) struct Tracer {
     object: Ebpf,
     log: EbpfLogger<&'static dyn Log>,
     filter: Array<MapData, [u32; size_of::<Filter>() / 4]>,
+    fault: Array<MapData, [u32; size_of::<Fault>() / 4]>,
+    struck: PerCpuArray<MapData, u64>,
 }
 
 /// What the program told.
@@ -120,8 +127,8 @@ pub struct Records {
 }
 
 impl Tracer {
-    /// Loads the program onto the maps of the plain one.
-    pub(super) fn load(pins: &Pins, lendable: &[Lendable]) -> Result<(Self, Records), Error> {
+    /// Loads the program onto the maps of the plain one. It tells nothing and takes nothing yet.
+    pub(super) fn load(pins: &Pins, lendable: &[Lendable]) -> Result<Self, Error> {
         let lent = Lent::new(pins, lendable)?;
         let mut loader = EbpfLoader::new();
         for shape in &MAPS {
@@ -139,17 +146,39 @@ impl Tracer {
         program(&mut object)?.load().map_err(Error::Program)?;
         let log = EbpfLogger::init(&mut object).map_err(Error::Log)?;
         let mut take = |name: &str| object.take_map(name).ok_or_else(|| missing(name));
-        let records = Records {
-            ring: RingBuf::try_from(take("RECORDS")?).map_err(map_error("open the records"))?,
-            pace: PerCpuArray::try_from(take("PACE")?).map_err(map_error("open the pace"))?,
-        };
-        let filter = Array::try_from(take("FILTER")?).map_err(map_error("open the filter"))?;
-        let tracer = Self {
+        let open = map_error("open the maps of traces and drills");
+        let filter = Array::try_from(take("FILTER")?).map_err(&open)?;
+        let fault = Array::try_from(take("FAULT")?).map_err(&open)?;
+        let struck = PerCpuArray::try_from(take("STRUCK")?).map_err(&open)?;
+        let mut tracer = Self {
             object,
             log,
             filter,
+            fault,
+            struck,
         };
-        Ok((tracer, records))
+        let now = Flows::now();
+        tracer.set(&Filter::over(now))?;
+        tracer.strike(&Fault::over(now))?;
+        Ok(tracer)
+    }
+
+    /// What the program tells from now on.
+    pub(super) fn records(&self) -> Result<Records, Error> {
+        let open = map_error("open the records");
+        // Handles of its own: who reads is not who sets.
+        let again = |name: &str| {
+            let map = self.object.map(name).ok_or_else(|| missing(name))?;
+            let (Map::RingBuf(data) | Map::PerCpuArray(data)) = map else {
+                return Err(missing(name));
+            };
+            let id = data.info().map_err(map_error("look at a map"))?.id();
+            MapData::from_id(id).map_err(map_error("open a map"))
+        };
+        Ok(Records {
+            ring: RingBuf::try_from(Map::RingBuf(again("RECORDS")?)).map_err(&open)?,
+            pace: PerCpuArray::try_from(Map::PerCpuArray(again("PACE")?)).map_err(&open)?,
+        })
     }
 
     /// Says what is told.
@@ -157,6 +186,20 @@ impl Tracer {
         self.filter
             .set(0, bytemuck::cast::<Filter, [u32; 21]>(*filter), 0)
             .map_err(map_error("say what is told"))
+    }
+
+    /// Says what a drill takes.
+    pub(super) fn strike(&mut self, fault: &Fault) -> Result<(), Error> {
+        self.fault
+            .set(0, bytemuck::cast::<Fault, [u32; 11]>(*fault), 0)
+            .map_err(map_error("say what a drill takes"))
+    }
+
+    /// How many packets drills took since the program was loaded.
+    pub(super) fn struck(&self) -> Result<u64, Error> {
+        let cpus = self.struck.get(&0, 0);
+        let cpus = cpus.map_err(map_error("count what a drill took"))?;
+        Ok(cpus.iter().sum())
     }
 
     /// Hands what the program itself had to say on to this process's log.

@@ -60,6 +60,7 @@ impl Names {
             remembered: remembered(trail).map(str::to_owned),
             why: self.line(trail, subject),
             left_by: match trail.verdict() {
+                _ if is_struck(trail) => None,
                 Some(Verdict::Transmit) => Some(trail.ingress),
                 Some(Verdict::Redirect(interface)) => Some(interface),
                 _ => None,
@@ -91,6 +92,9 @@ impl Names {
             return words(reason).to_owned();
         }
         let backend = self.backend(trail.endpoint);
+        if is_struck(trail) {
+            return format!("a drill takes it, it would have gone to {backend}");
+        }
         if trail
             .first(step::EVENT)
             .is_some_and(|s| s.answer() == step::REPLY)
@@ -117,9 +121,15 @@ impl Names {
     }
 }
 
+/// Whether a drill took it after it was decided.
+fn is_struck(trail: &Trail) -> bool {
+    trail.first(step::STRUCK).is_some()
+}
+
 /// The word for what became of a packet.
 pub(super) fn verdict(trail: &Trail) -> &'static str {
     match trail.verdict() {
+        _ if is_struck(trail) => "drop",
         Some(Verdict::Transmit) => "transmit",
         Some(Verdict::Redirect(_)) => "redirect",
         Some(Verdict::Pass(_)) => "pass",

@@ -105,10 +105,17 @@ impl Drill {
         found.map(|(_, drill)| *drill)
     }
 
-    /// Whether the controller itself brings the fault about, in what it plans or publishes.
+    /// Whether the controller itself brings the fault about: in what it plans or publishes, or in what
+    /// it takes a backend's answers for.
     #[must_use]
     pub const fn is_planned(self) -> bool {
-        matches!(self, Self::Skew | Self::Drift | Self::Rollback)
+        matches!(self, Self::Skew | Self::Drift | Self::Rollback) || self.strikes()
+    }
+
+    /// Whether it strikes a backend: what its checks find, and packets on their way to it.
+    #[must_use]
+    pub const fn strikes(self) -> bool {
+        matches!(self, Self::Kill | Self::Slow | Self::Errors)
     }
 
     /// Whether no request may be lost by it.

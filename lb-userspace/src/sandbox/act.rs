@@ -199,6 +199,7 @@ fn inject(stage: &mut Stage, drill: Drill) -> Result<String, Error> {
                 drill: drill.word().to_owned(),
                 service: SERVICE.to_owned(),
                 backend: Some(TARGET.to_owned()),
+                clients: None,
                 lasts_s: LONGEST.as_secs_f64(),
                 limits: Limits::default(),
                 dry: false,

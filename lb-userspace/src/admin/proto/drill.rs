@@ -19,6 +19,10 @@ pub struct Request {
     /// The backend that it is about; the controller's choice where it is absent and one is needed.
     #[serde(default)]
     pub backend: Option<String>,
+    /// The network of the clients whose packets it takes on their way to the backend, as in
+    /// `203.0.113.0/24`; nobody's where it is absent. Of `kill`, `slow` and `errors` alone.
+    #[serde(default)]
+    pub clients: Option<String>,
     /// How long it lasts at most, in seconds.
     pub lasts_s: f64,
     /// What it may do, and what ends it.

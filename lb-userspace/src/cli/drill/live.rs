@@ -66,6 +66,7 @@ pub(super) fn run(arguments: &Run) -> anyhow::Result<Answer> {
         drill: drill.word().to_owned(),
         service: service.clone(),
         backend: arguments.backend.clone(),
+        clients: arguments.clients.clone(),
         lasts_s: arguments.lasts.as_secs_f64(),
         limits: arguments.limits(),
         dry: !arguments.live,

@@ -1,17 +1,23 @@
 //! What a drill would do, and what speaks against it.
 
-use super::UNCONFIRMED;
+use std::time::Duration;
+
+use lb_common::{fault::Fault as Packets, layout::TICK_NS};
+
+use super::{UNCONFIRMED, strike::ERRORS_OF_TEN};
 use crate::{
     admin::{
         proto::{
             Status,
             drill::{LONGEST_S, Limits, MOST_SLOTS, Request},
+            flows::prefix,
         },
         server::change::{Because, Refused},
     },
     audit,
-    balance::image::Image,
-    controller::state::State,
+    balance::image::{self, Image},
+    controller::{state::State, trace::mask},
+    dataplane::flows::Flows,
     drill::lever,
     model::{Drill, Service},
 };
@@ -24,6 +30,9 @@ pub(super) enum Fault {
     Ring(Box<Image>),
     /// A change that nobody confirms.
     Change(String),
+    /// A backend's checks find what the drill wants, and packets to it are taken where clients are
+    /// named.
+    Strike(Option<Packets>),
 }
 
 /// A fault with what it comes to.
@@ -157,6 +166,33 @@ impl State {
         let endpoint = self
             .numbers
             .endpoint(&service.key, service.backends[n].address);
+        if drill.strikes() {
+            let slots = state.map_or(0, |state| state.slots[n]);
+            let sum: f64 = weights.iter().copied().map(f64::from).sum();
+            let share = f64::from(weights[n]) / sum;
+            if share > request.limits.slots {
+                return Err(conflict(format!(
+                    "{name} has {:.0} % of the weight, and a drill may move {:.0} % of the slots: \
+                     'evenkeel drill run --sandbox {drill}' does it where nobody is harmed",
+                    share * 100.0,
+                    request.limits.slots * 100.0
+                )));
+            }
+            if service.health.is_none() {
+                return Err(conflict(format!(
+                    "{} has no checks: nothing would find out",
+                    service.name
+                )));
+            }
+            let (fault, of_packets) = self.strike_on(drill, service, endpoint, request)?;
+            return Ok(Planned {
+                fault: Fault::Strike(fault),
+                what: format!("{} of {name} {of_packets}", checks_are(drill)),
+                backend: Some(backend),
+                slots,
+                of_slots,
+            });
+        }
         let image = self.image.as_ref().zip(number).zip(endpoint);
         let drifted = image.and_then(|((image, number), endpoint)| {
             image.drifted(number, |ring| {
@@ -178,6 +214,71 @@ impl State {
     }
 }
 
+impl State {
+    /// What becomes of clients' packets on their way to an endpoint, and in words.
+    fn strike_on(
+        &self,
+        drill: Drill,
+        service: &Service,
+        endpoint: Option<u16>,
+        request: &Request,
+    ) -> Result<(Option<Packets>, String), Refused> {
+        let invalid = |error: String| Refused::new(Because::Invalid, error);
+        let Some(clients) = &request.clients else {
+            return Ok((None, "and no packet is touched".to_owned()));
+        };
+        let network = prefix(clients).map_err(invalid)?;
+        if network.addr().is_ipv4() != service.key.vip.is_ipv4() {
+            return Err(invalid(format!(
+                "no client of {} has an address in {network}: its VIP is {}",
+                service.name, service.key.vip
+            )));
+        }
+        let endpoint = endpoint.ok_or_else(|| {
+            Refused::new(
+                Because::Conflict,
+                "the backend has no number yet".to_owned(),
+            )
+        })?;
+        let (client, client_family) = image::address(network.network());
+        let part = f64::from(ERRORS_OF_TEN) / 10.0 * f64::from(u32::MAX);
+        let ticks = Duration::from_secs_f64(request.lasts_s).as_nanos() / u128::from(TICK_NS);
+        let fault = Packets {
+            until: Flows::now().wrapping_add(ticks as u32),
+            part: if drill == Drill::Errors {
+                part as u32
+            } else {
+                u32::MAX
+            },
+            client,
+            mask: mask(network),
+            endpoint,
+            client_family,
+            opening: u8::from(drill == Drill::Slow),
+        };
+        let what = match drill {
+            Drill::Slow => format!(
+                "and the first packet of each connection from {network} to it is lost, so that \
+                 opening takes a second more"
+            ),
+            Drill::Errors => format!(
+                "and the packets of {ERRORS_OF_TEN} of 10 connections from {network} to it are lost"
+            ),
+            _ => format!("and packets from {network} to it are lost"),
+        };
+        Ok((Some(fault), what))
+    }
+}
+
+/// What the checks of a backend are taken for.
+fn checks_are(drill: Drill) -> String {
+    match drill {
+        Drill::Slow => "checks count as slow".to_owned(),
+        Drill::Errors => format!("{ERRORS_OF_TEN} of 10 checks count as failed"),
+        _ => "all checks count as failed".to_owned(),
+    }
+}
+
 /// The drill that is asked for.
 pub(super) fn drill_of(request: &Request) -> Result<Drill, Refused> {
     let invalid = |error: String| Err(Refused::new(Because::Invalid, error));
@@ -191,6 +292,11 @@ pub(super) fn drill_of(request: &Request) -> Result<Drill, Refused> {
         return invalid(format!(
             "the controller does not bring about drill {drill}: 'evenkeel drill run --sandbox {drill}' \
              does it in a network of its own"
+        ));
+    }
+    if request.clients.is_some() && !drill.strikes() {
+        return invalid(format!(
+            "drill {drill} takes no packets: name clients in kill, slow and errors"
         ));
     }
     if !(request.lasts_s > 0.0 && request.lasts_s <= LONGEST_S) {

@@ -6,6 +6,7 @@ use rustix::io::Errno;
 use tokio_rustls::rustls::{self, CertificateError, pki_types::UnixTime};
 
 use super::{HEAD_LIMIT, HEADERS_LIMIT};
+use crate::model::Drill;
 
 /// How far a probe had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,9 @@ pub enum ProbeFailure {
         /// The configured time-out.
         limit: Duration,
     },
+    /// A drill has it fail.
+    #[error("drill {0}: it counts as failed")]
+    Rehearsed(Drill),
     /// Nothing listens on the port.
     #[error("connection refused")]
     Refused,
