@@ -20,8 +20,8 @@ use serde_json::Value;
 /// For what takes seconds, on a machine that has other things to do.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// Rehearses in a sandbox; answers the scorecard.
-fn rehearse(drill: &str) -> Value {
+/// Rehearses in a sandbox; answers the scorecard, and the report that is made of what was kept.
+fn rehearse(drill: &str) -> (Value, Value) {
     let keep = tempfile::tempdir().unwrap();
     let output = Command::new(tools::evenkeel().unwrap())
         .args(["drill", "run", "--sandbox", drill, "--json", "--keep"])
@@ -38,7 +38,15 @@ fn rehearse(drill: &str) -> Value {
     assert_eq!(card["passed"], true, "{told}");
     assert!(output.status.success());
     assert!(card["requests"].as_u64() > Some(1_000), "{card}");
-    card
+    let report = Command::new(tools::evenkeel().unwrap())
+        .args(["report", "--json", "--since", "1h", "--state"])
+        .arg(keep.path().join("state"))
+        .output()
+        .unwrap();
+    let report = serde_json::from_slice(&report.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&report.stderr)));
+    println!("{report:#}");
+    (card, report)
 }
 
 #[track_caller]
@@ -50,7 +58,7 @@ fn in_order(card: &Value, times: &[&str]) {
 
 #[test]
 fn a_wrong_weight_in_a_sandbox_is_found_told_put_right_and_even_again() {
-    let card = rehearse("skew");
+    let (card, _) = rehearse("skew");
     in_order(&card, &["detect_s", "notify_s", "mitigate_s", "restore_s"]);
     let found = card["found"].as_str().unwrap();
     assert!(found.contains("b2 is weighted for"), "{found}");
@@ -65,15 +73,39 @@ fn a_wrong_weight_in_a_sandbox_is_found_told_put_right_and_even_again() {
 }
 
 #[test]
+fn a_dead_server_is_taken_out_and_comes_back() {
+    let (card, _report) = rehearse("kill");
+    in_order(&card, &["detect_s", "notify_s", "mitigate_s", "restore_s"]);
+}
+
+#[test]
+fn a_slow_server_loses_its_weight_and_gets_it_back() {
+    let (card, _report) = rehearse("slow");
+    in_order(&card, &["detect_s", "notify_s", "mitigate_s", "restore_s"]);
+}
+
+#[test]
+fn a_table_that_is_not_the_plan_is_put_right() {
+    let (card, _report) = rehearse("drift");
+    assert_eq!(card["failed"], 0, "{card}");
+}
+
+#[test]
+fn a_heavy_client_is_named_and_denied_and_the_rest_is_even() {
+    let (card, _report) = rehearse("heavy-client");
+    in_order(&card, &["detect_s", "notify_s", "mitigate_s", "restore_s"]);
+}
+
+#[test]
 fn nobody_is_demoted_where_all_are_slow() {
-    let card = rehearse("fleet-slow");
+    let (card, _) = rehearse("fleet-slow");
     in_order(&card, &["detect_s", "notify_s", "mitigate_s", "restore_s"]);
     assert_eq!(card["wrong"], Value::Array(Vec::new()), "{card}");
 }
 
 #[test]
 fn no_request_fails_while_the_controller_is_killed() {
-    let card = rehearse("controller-crash");
+    let (card, _) = rehearse("controller-crash");
     assert_eq!(card["failed"], 0, "{card}");
 }
 

@@ -203,6 +203,8 @@ impl State {
         load.among(count);
         if !in_place {
             load.retarget(&slots);
+        } else if !service.options.admits_as(&before.options) {
+            load.begin_anew(&slots);
         }
         Ok(ServiceState {
             base,

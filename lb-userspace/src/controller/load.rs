@@ -76,6 +76,13 @@ impl Load {
         self.packet_window.clear();
     }
 
+    /// Begins anew where other flows come than before: what was seen says nothing of these.
+    pub(super) fn begin_anew(&mut self, slots: &[u32]) {
+        self.detector = Detector::new(&vec![0.0; slots.len()], self.settings);
+        self.clients = Clients::default();
+        self.retarget(slots);
+    }
+
     /// New flows a second, to all backends.
     pub(super) fn flow_rate(&self) -> f64 {
         (0..self.counters.len())

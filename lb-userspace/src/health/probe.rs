@@ -45,7 +45,7 @@ pub mod tls;
 
 pub use failure::{Phase, ProbeFailure};
 
-use connect::{LastAck, connect};
+use connect::connect;
 use path::Path;
 use tls::{Certificate, Client};
 
@@ -223,17 +223,17 @@ pub async fn run(subject: &Subject, path: Path) -> Outcome {
 async fn ask(subject: &Subject, path: &Path, deadline: Deadline) -> Result<Evidence, ProbeFailure> {
     match &subject.check.kind {
         ProbeKind::Tcp => {
-            connect(subject, path, LastAck::HeldBack, deadline).await?;
+            connect(subject, path, deadline).await?;
             Ok(Evidence::Connected)
         }
         ProbeKind::Http(probe) => ask_http(subject, path, probe, deadline).await,
         ProbeKind::Tls(_) => {
-            let stream = connect(subject, path, LastAck::Sent, deadline).await?;
+            let stream = connect(subject, path, deadline).await?;
             let (_, certificate) = handshake(subject, stream, deadline).await?;
             Ok(Evidence::Handshake.by(certificate))
         }
         ProbeKind::Grpc(probe) => {
-            let stream = connect(subject, path, LastAck::Sent, deadline).await?;
+            let stream = connect(subject, path, deadline).await?;
             if probe.tls.is_none() {
                 return Box::pin(grpc::ask(probe, subject, stream, deadline)).await;
             }
@@ -255,7 +255,7 @@ async fn ask_http(
     deadline: Deadline,
 ) -> Result<Evidence, ProbeFailure> {
     let request = http::request(probe, subject)?;
-    let stream = connect(subject, path, LastAck::Sent, deadline).await?;
+    let stream = connect(subject, path, deadline).await?;
     if probe.tls.is_none() {
         return http::ask(probe, request, stream, deadline).await;
     }

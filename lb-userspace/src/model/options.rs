@@ -39,6 +39,14 @@ pub struct Options {
     pub measured: Measured,
 }
 
+impl Options {
+    /// Whether the same flows come as by other ones, and go the same ways.
+    #[must_use]
+    pub fn admits_as(&self, other: &Self) -> bool {
+        (self.spread, &self.sources, self.limit) == (other.spread, &other.sources, other.limit)
+    }
+}
+
 /// Of how many flows the latency is measured in passing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Measured(u16);

@@ -72,18 +72,8 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(&str)) -> Result<Outcome, Error> {
         since_ms: now_ms(),
     };
     let mut course = Course::new(scene, "sandbox", began_ms, &what);
-    // An even verdict takes a minute from the last change of a ring on, and more after a heavy client.
-    // Where that would be most of the drill, weights and findings have to do: who was demoted has its
-    // whole weight, and nothing graver than a ticket is left.
-    let observed = [
-        Drill::Skew,
-        Drill::Kill,
-        Drill::Drift,
-        Drill::Rollback,
-        Drill::FleetSlow,
-        Drill::ControllerCrash,
-    ];
-    if observed.contains(&plan.drill) {
+    // An even verdict takes a minute from the last change of a ring, or of who is admitted, on.
+    if plan.drill != Drill::NotifyTest {
         course = course.observed();
     }
     let mut shown = 0;

@@ -19,34 +19,25 @@ use super::{
     path::{self, Large, Path, Steered},
 };
 
-/// Whether the last ACK of the handshake is sent at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LastAck {
-    /// At once: something follows.
-    Sent,
-    /// Not before something follows, which may be a reset.
-    HeldBack,
-}
-
-/// Connects, with a socket that resets its connection when it is dropped.
+/// Connects, with a socket that resets its connection when it is dropped. The last ACK of the
+/// handshake goes with what follows: the request, or the reset.
 ///
 /// On the way of traffic, the first packet is as large as a client's; see [`in_doubt`].
 pub(super) async fn connect(
     subject: &Subject,
     path: &Path,
-    ack: LastAck,
     deadline: Deadline,
 ) -> Result<TcpStream, ProbeFailure> {
     let Path::Steered(steered) = path else {
-        let dial = dial(subject, None, None, ack);
+        let dial = dial(subject, None, None);
         return deadline.bound(Phase::Connecting, dial).await;
     };
     let Some(large) = steered.large else {
-        let dial = dial(subject, Some(steered), None, ack);
+        let dial = dial(subject, Some(steered), None);
         return deadline.bound(Phase::Connecting, dial).await;
     };
-    let first = dial(subject, Some(steered), Some(large), ack);
-    let second = dial(subject, Some(steered), None, LastAck::HeldBack);
+    let first = dial(subject, Some(steered), Some(large));
+    let second = dial(subject, Some(steered), None);
     in_doubt(first, second, large, Phase::Connecting, deadline).await
 }
 
@@ -93,10 +84,9 @@ async fn dial(
     subject: &Subject,
     steered: Option<&Steered>,
     large: Option<Large>,
-    ack: LastAck,
 ) -> Result<TcpStream, ProbeFailure> {
     let to = steered.map_or(subject.address, |steered| steered.to);
-    let socket = socket(subject, to, steered, large, ack).map_err(|error| {
+    let socket = socket(subject, to, steered, large).map_err(|error| {
         // Nothing of the backend's has been asked yet.
         ProbeFailure::Local(Errno::from_io_error(&error).unwrap_or(Errno::IO))
     })?;
@@ -114,16 +104,15 @@ fn socket(
     to: IpAddr,
     steered: Option<&Steered>,
     large: Option<Large>,
-    ack: LastAck,
 ) -> io::Result<TcpSocket> {
     let socket = match to {
         IpAddr::V4(_) => TcpSocket::new_v4()?,
         IpAddr::V6(_) => TcpSocket::new_v6()?,
     };
     socket.set_zero_linger()?;
-    if ack == LastAck::HeldBack {
-        rustix::net::sockopt::set_tcp_quickack(&socket, false)?;
-    }
+    // One packet less, for which the server would have made a connection a moment before it can do
+    // anything with it. Held back for 40 ms at most.
+    rustix::net::sockopt::set_tcp_quickack(&socket, false)?;
     if let Some(steered) = steered {
         steer(&SockRef::from(&socket), steered, large)?;
         if let Some(segment) = steered.segment {
