@@ -251,7 +251,6 @@ pub async fn run(opening: Opening, server: Server, version: String) -> Result<()
                 state.tick(Now::read());
                 // From here and nowhere else: a loop that hangs must be seen to.
                 supervisor.alive(status::line(&status_in.borrow()));
-                stale = true;
             }
             // The server lives as long, too.
             Some(asked) = asks.recv() => answer(&mut state, asked),
@@ -264,8 +263,17 @@ pub async fn run(opening: Opening, server: Server, version: String) -> Result<()
             () = sleep_until(deadline), if !state.attached() => {
                 state.stop_waiting();
             }
-            // What came in during the tick does not wait for the status as well.
-            () = ready(()), if stale => news = true,
+            // What came in during a look does not wait for the next one, nor for the status.
+            () = ready(()), if state.has_looks() => {
+                state.look_on(Now::read());
+                stale = !state.has_looks();
+            }
+            () = ready(()), if stale => {
+                if let Some(status) = state.status_in_parts(Now::read()) {
+                    status_in.send_replace(status);
+                    stale = false;
+                }
+            }
         }
         news |= publish(&mut state)?;
         state.settle_change(Now::read());

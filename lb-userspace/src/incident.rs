@@ -14,7 +14,10 @@ mod book;
 use serde::{Deserialize, Serialize};
 
 pub use self::book::{Book, Shared, lock};
-use crate::{admin::proto::incident as proto, model::AlertName};
+use crate::{
+    admin::proto::incident as proto,
+    model::{AlertName, Severity},
+};
 
 /// An alert as an incident knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,8 +69,9 @@ impl Sign {
         }
     }
 
-    fn calls(&self) -> bool {
-        self.severity == "page"
+    /// Whether it is as grave as one that opens an incident.
+    fn opens(&self, least: Severity) -> bool {
+        self.severity == "page" || least <= Severity::Ticket && self.severity == "ticket"
     }
 
     /// Whether it can be a part of an incident: what is of no consequence is not, nor is what the

@@ -49,6 +49,25 @@ fn rehearse(drill: &str) -> (Value, Value) {
     (card, report)
 }
 
+/// The report names the cause, what it is not, when what was, and what ended it.
+#[track_caller]
+fn assert_explained(report: &Value, kind: &str, ruled_out: &[&str]) {
+    let cause = &report["causes"][0];
+    assert_eq!(cause["kind"], kind, "{cause:#}");
+    let said = cause["ruled_out"].to_string();
+    for other in ruled_out {
+        assert!(said.contains(other), "{other} in {said}");
+    }
+    let times = report["incidents"][0]["times"].as_array().unwrap();
+    let known = times.iter().filter(|of| of["at_ms"].is_u64());
+    let known: Vec<&str> = known.map(|of| of["name"].as_str().unwrap()).collect();
+    for moment in ["start", "detected", "notified", "mitigated"] {
+        assert!(known.contains(&moment), "{known:?}");
+    }
+    let resolution = report["resolution"].to_string();
+    assert!(resolution.contains(" is mitigated"), "{resolution}");
+}
+
 #[track_caller]
 fn in_order(card: &Value, times: &[&str]) {
     let times = times.iter().map(|name| card[*name].as_f64().unwrap());
@@ -58,8 +77,10 @@ fn in_order(card: &Value, times: &[&str]) {
 
 #[test]
 fn a_wrong_weight_in_a_sandbox_is_found_told_put_right_and_even_again() {
-    let (card, _) = rehearse("skew");
+    let (card, report) = rehearse("skew");
     in_order(&card, &["detect_s", "notify_s", "mitigate_s", "restore_s"]);
+    assert_explained(&report, "config", &["drift: ", "table: "]);
+    assert!(report["trigger"]["why"].to_string().contains("drill skew"));
     let found = card["found"].as_str().unwrap();
     assert!(found.contains("b2 is weighted for"), "{found}");
     assert_eq!(card["failed"], 0, "{card}");
@@ -74,26 +95,46 @@ fn a_wrong_weight_in_a_sandbox_is_found_told_put_right_and_even_again() {
 
 #[test]
 fn a_dead_server_is_taken_out_and_comes_back() {
-    let (card, _report) = rehearse("kill");
+    let (card, report) = rehearse("kill");
     in_order(&card, &["detect_s", "notify_s", "mitigate_s", "restore_s"]);
+    assert_explained(&report, "BackendDown", &["drift: ", "fleet: ", "others: "]);
+    assert_eq!(report["causes"][0]["backend"], "b2");
+    assert_eq!(report["trigger"]["who"], "controller", "it started");
 }
 
 #[test]
 fn a_slow_server_loses_its_weight_and_gets_it_back() {
-    let (card, _report) = rehearse("slow");
+    let (card, report) = rehearse("slow");
     in_order(&card, &["detect_s", "notify_s", "mitigate_s", "restore_s"]);
+    assert_explained(
+        &report,
+        "BackendDemoted",
+        &["drift: ", "fleet: ", "others: "],
+    );
+    assert_eq!(report["causes"][0]["backend"], "b2");
+    // What the controller did about it is not what led to it.
+    let trigger = report["trigger"]["text"].as_str().unwrap();
+    assert!(trigger.starts_with("generation 1 published"), "{trigger}");
 }
 
 #[test]
 fn a_table_that_is_not_the_plan_is_put_right() {
-    let (card, _report) = rehearse("drift");
+    let (card, report) = rehearse("drift");
     assert_eq!(card["failed"], 0, "{card}");
+    assert_explained(&report, "drift", &[]);
 }
 
 #[test]
 fn a_heavy_client_is_named_and_denied_and_the_rest_is_even() {
-    let (card, _report) = rehearse("heavy-client");
+    let (card, report) = rehearse("heavy-client");
     in_order(&card, &["detect_s", "notify_s", "mitigate_s", "restore_s"]);
+    assert_explained(
+        &report,
+        "heavy-clients",
+        &["drift: ", "table: ", "config: "],
+    );
+    let resolution = report["resolution"].to_string();
+    assert!(resolution.contains("one client opens half"), "{resolution}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::{
 /// Files whose tests spend most of their time waiting, for detectors to be sure or for changes to come,
 /// and how many of these run at the same time.
 const PATIENT: [(&str, usize); 4] = [
-    ("drill", 2),
+    ("drill", 3),
     ("eject", 4),
     ("eject_traffic", 4),
     ("long_lived", 2),

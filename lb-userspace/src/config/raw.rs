@@ -424,8 +424,11 @@ table! {
 }
 
 table! {
-    /// When incidents end by themselves.
+    /// When incidents begin and end by themselves.
     Incidents {
+        /// The least severity of an alert that opens one: `page` or `ticket`. Default: `page`.
+        #[schemars(extend("default" = "page", "enum" = ["page", "ticket"]))]
+        opened_by: Leaf<String>,
         /// How long none of an incident's alerts must have been on, `1s` to `24h`. Default: `10m`.
         #[schemars(extend("default" = "10m"))]
         close_after: Leaf<String>,

@@ -263,6 +263,8 @@ impl State {
         mem::swap(&mut self.overrides, &mut other.overrides);
         mem::swap(&mut self.numbers, &mut other.numbers);
         mem::swap(&mut self.services, &mut other.services);
+        // Half a status of the one is none of the other.
+        self.shown.clear();
     }
 
     /// Puts a footing in force with one publication, with what is known of newcomers by now.

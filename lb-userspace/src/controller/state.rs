@@ -158,6 +158,20 @@ impl ServiceState {
     }
 }
 
+/// What a tick looks at, one turn of the controller's task each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// How long handshakes and responses take.
+    Latencies,
+    /// How backends perform beside their peers.
+    Performance,
+    /// What was forwarded, and to whom.
+    Counters,
+}
+
+/// Services whose status is put together in one turn where nobody waits for it.
+const SHOWN_AT_ONCE: usize = 100;
+
 /// Everything that the controller knows.
 pub(super) struct State {
     /// What the file says.
@@ -181,6 +195,10 @@ pub(super) struct State {
     pub(super) verification: Verification,
     /// The comparison that is under way.
     pub(super) comparing: Option<Reading>,
+    /// The next look of the tick that is under way.
+    looks: Option<Look>,
+    /// The services of the status that is under way.
+    pub(super) shown: Vec<proto::Service>,
     pub(super) repairs: Repairs,
     /// Whether a first probe of every backend, or the way to one, is still waited for.
     waiting: bool,
@@ -301,6 +319,8 @@ impl State {
             image,
             published_at_ms: None,
             comparing: None,
+            looks: None,
+            shown: Vec::new(),
             verification: Verification {
                 at_ms: now.unix_ms,
                 ..Verification::default()
@@ -764,16 +784,39 @@ impl State {
         self.watch_confirmation(now);
         self.begin_sweep(now);
         self.pass_agents(now);
-        if let Err(e) = self.read_latencies(now) {
-            error!("{}", with_causes(&e));
-        }
-        self.judge_performance(now);
-        self.renew_force(now);
-        self.keep_degrees(now);
-        match self.read_counters() {
-            Ok(counters) => self.take_counters(&counters, now),
-            Err(e) => error!("{}", with_causes(&e)),
-        }
+        self.looks = Some(Look::Latencies);
+    }
+
+    /// Whether there is something to look at since the last tick.
+    pub(super) const fn has_looks(&self) -> bool {
+        self.looks.is_some()
+    }
+
+    /// Takes the next look of a tick, which takes a few milliseconds with thousands of backends.
+    pub(super) fn look_on(&mut self, now: Now) {
+        self.now = now;
+        self.looks = match self.looks.take() {
+            None => None,
+            Some(Look::Latencies) => {
+                if let Err(e) = self.read_latencies(now) {
+                    error!("{}", with_causes(&e));
+                }
+                Some(Look::Performance)
+            }
+            Some(Look::Performance) => {
+                self.judge_performance(now);
+                self.renew_force(now);
+                self.keep_degrees(now);
+                Some(Look::Counters)
+            }
+            Some(Look::Counters) => {
+                match self.read_counters() {
+                    Ok(counters) => self.take_counters(&counters, now),
+                    Err(e) => error!("{}", with_causes(&e)),
+                }
+                None
+            }
+        };
     }
 
     /// The counters of all that is configured, by number.
@@ -850,12 +893,32 @@ impl State {
 
     /// Everything that `evenkeel status` shows.
     pub(super) fn status(&mut self, now: Now) -> Arc<proto::Status> {
+        self.shown.clear();
+        self.show_services(usize::MAX);
+        self.status_of_shown(now)
+    }
+
+    /// The same in parts of a few milliseconds, where nobody waits for it; `None` before its end.
+    pub(super) fn status_in_parts(&mut self, now: Now) -> Option<Arc<proto::Status>> {
+        self.show_services(SHOWN_AT_ONCE);
+        let all = self.shown.len() == self.services.len();
+        all.then(|| self.status_of_shown(now))
+    }
+
+    /// Adds some services to those that are shown already.
+    fn show_services(&mut self, most: usize) {
+        let mut shown = std::mem::take(&mut self.shown);
+        let services = self.config.services.iter().zip(&self.services);
+        let next = services.skip(shown.len()).take(most);
+        shown.extend(next.map(|(service, state)| self.service_status(service, state)));
+        self.shown = shown;
+    }
+
+    /// The status, of the services that are shown.
+    fn status_of_shown(&mut self, now: Now) -> Arc<proto::Status> {
         self.now = now;
         let exits = self.kernel.exits(layout::HOST_EXITS).unwrap_or_default();
-        let services = self.config.services.iter().zip(&self.services);
-        let mut services: Vec<_> = services
-            .map(|(service, state)| self.service_status(service, state))
-            .collect();
+        let mut services = std::mem::take(&mut self.shown);
         self.tell_verdicts(&mut services);
         let told = self.notify.as_ref().map(notify::Handle::overview);
         let told = told.unwrap_or_default();

@@ -154,7 +154,7 @@ fn begin(
         audited: auditor.audited(),
         notices: sender.clone(),
         incidents: Arc::clone(incidents),
-        close_after: config.incidents.close_after,
+        opening: config.incidents,
     };
     let notifier = Notifier::start(config.notify.clone(), &config.state.directory, signs)?;
     Ok((notifier, auditor))

@@ -10,7 +10,10 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::{Incident, Part, Refusal, Seen, Sign, Step, What};
-use crate::admin::proto::incident::{self as proto, Action};
+use crate::{
+    admin::proto::incident::{self as proto, Action},
+    model::{Incidents, Severity},
+};
 
 /// What began this long before an incident is not a part of it, in milliseconds.
 pub(super) const LEAD: u64 = 600_000;
@@ -84,17 +87,17 @@ impl Book {
     }
 
     /// Takes what is wrong now, and answers the steps that follow from it. The book has taken them.
-    pub fn observe(&mut self, now_ms: u64, seen: &[Seen], close_after: Duration) -> Vec<Step> {
+    pub fn observe(&mut self, now_ms: u64, seen: &[Seen], rules: &Incidents) -> Vec<Step> {
         let mut steps = Vec::new();
         let early = now_ms < self.started_ms + BENEFIT;
         self.dismissed
             .retain(|sign| early || seen.iter().any(|of| of.sign.is(sign)));
         for of in seen.iter().filter(|of| of.sign.counts()) {
-            let step = self.place(now_ms, of);
+            let step = self.place(now_ms, of, rules.opened_by);
             steps.extend(step.inspect(|step| self.take(now_ms, step)));
         }
         for n in 0..self.incidents.len() {
-            let step = self.pass(n, now_ms, seen, close_after);
+            let step = self.pass(n, now_ms, seen, rules.close_after);
             steps.extend(step.inspect(|step| self.take(now_ms, step)));
         }
         let past = self.incidents.len() - self.open().count();
@@ -108,7 +111,7 @@ impl Book {
     }
 
     /// Finds an alert's place: what it is known by, joins, or opens.
-    fn place(&mut self, now_ms: u64, of: &Seen) -> Option<Step> {
+    fn place(&mut self, now_ms: u64, of: &Seen, opened_by: Severity) -> Option<Step> {
         let sign = &of.sign;
         let mut open = self.incidents.iter_mut();
         let own = open.find(|own| own.closed_ms.is_none() && own.service == sign.service);
@@ -125,7 +128,7 @@ impl Book {
                 .then(|| incident.step(What::Alert, "controller", vec![sign.clone()], None));
         }
         let dismissed = self.dismissed.iter().any(|known| known.is(sign));
-        if !of.firing || !sign.calls() || dismissed {
+        if !of.firing || !sign.opens(opened_by) || dismissed {
             return None;
         }
         Some(Step {

@@ -6,9 +6,12 @@ use super::{
     book::{BENEFIT, LEAD},
     *,
 };
-use crate::admin::proto::incident::Action;
+use crate::{admin::proto::incident::Action, model::Incidents};
 
-const QUIET: Duration = Duration::from_mins(10);
+const RULES: Incidents = Incidents {
+    opened_by: Severity::Page,
+    close_after: Duration::from_mins(10),
+};
 /// 2026-11-25T20:03:50Z.
 const T0: u64 = 1_795_637_030_000;
 const MINUTE: u64 = 60_000;
@@ -58,7 +61,7 @@ impl Kept {
 
     fn observe(&mut self, at_ms: u64, signs: &[&Sign]) -> Vec<(String, What)> {
         let signs: Vec<Seen> = signs.iter().map(|sign| seen(sign)).collect();
-        let steps = self.book.observe(at_ms, &signs, QUIET);
+        let steps = self.book.observe(at_ms, &signs, &RULES);
         self.note(at_ms, &steps);
         let whats = whats(&steps).into_iter();
         whats.map(|(id, what)| (id.to_owned(), what)).collect()
@@ -85,6 +88,22 @@ fn about(action: Action, id: Option<&str>) -> proto::Wish {
         drill: None,
         text: Some("on it".to_owned()),
     }
+}
+
+#[test]
+fn a_ticket_opens_one_where_that_is_asked_for() {
+    let ticket = sign("BackendDemoted", "ticket", Some("web"), T0);
+    let info = sign("WeightsSkewed", "info", Some("web"), T0);
+    let on = [seen(&info), seen(&ticket)];
+    let mut book = Kept::new().book;
+    assert_eq!(book.observe(T0, &on, &RULES), []);
+    let rules = Incidents {
+        opened_by: Severity::Ticket,
+        ..RULES
+    };
+    assert_eq!(book.observe(T0, &on[..1], &rules), []);
+    let steps = book.observe(T0, &on, &rules);
+    assert_eq!(whats(&steps), [("20261125-1", What::Open)]);
 }
 
 #[test]
@@ -139,10 +158,10 @@ fn what_is_explained_or_young_opens_none() {
         sign: page.clone(),
         firing: false,
     };
-    assert_eq!(book.observe(T0, std::slice::from_ref(&hidden), QUIET), []);
+    assert_eq!(book.observe(T0, std::slice::from_ref(&hidden), &RULES), []);
     // It is a part of what its parent opened.
     let parent = sign("NoBackends", "page", Some("web"), T0);
-    let steps = book.observe(T0, &[seen(&parent), hidden], QUIET);
+    let steps = book.observe(T0, &[seen(&parent), hidden], &RULES);
     assert_eq!(
         whats(&steps),
         [("20261125-1", What::Open), ("20261125-1", What::Alert)]
@@ -171,14 +190,14 @@ fn a_book_is_what_was_told() {
 
     // A start knows nothing yet: what was on is not over by that.
     let mut again = again;
-    assert_eq!(again.observe(T0 + 4, &[], QUIET), []);
-    assert_eq!(again.observe(T0 + 3 + BENEFIT - 1, &[], QUIET), []);
-    let steps = again.observe(T0 + 3 + BENEFIT, &[], QUIET);
+    assert_eq!(again.observe(T0 + 4, &[], &RULES), []);
+    assert_eq!(again.observe(T0 + 3 + BENEFIT - 1, &[], &RULES), []);
+    let steps = again.observe(T0 + 3 + BENEFIT, &[], &RULES);
     assert_eq!(whats(&steps), [("20261125-2", What::Mitigated)]);
     // Where it was seen again, its end counts at once.
     let mut seen_again = kept.again(T0 + 3);
-    assert_eq!(seen_again.observe(T0 + 4, &[seen(&dns)], QUIET), []);
-    let steps = seen_again.observe(T0 + 5, &[], QUIET);
+    assert_eq!(seen_again.observe(T0 + 4, &[seen(&dns)], &RULES), []);
+    let steps = seen_again.observe(T0 + 5, &[], &RULES);
     assert_eq!(whats(&steps), [("20261125-2", What::Mitigated)]);
 }
 
@@ -217,11 +236,11 @@ fn people_may_do_all_of_it_once() {
     assert!(taken.to_string().contains("by ann already"), "{taken}");
     // What joins it carries the drill on.
     let page = sign("TrafficSkewed", "page", Some("web"), T0);
-    let steps = kept.book.observe(T0 + 1, &[seen(&page)], QUIET);
+    let steps = kept.book.observe(T0 + 1, &[seen(&page)], &RULES);
     assert_eq!(steps[0].drill.as_deref(), Some("skew"));
     // Nobody but who opened it closes it.
-    assert_eq!(whats(&kept.book.observe(T0 + 2, &[], QUIET)).len(), 1);
-    assert_eq!(kept.book.observe(T0 + 2 + 100 * MINUTE, &[], QUIET), []);
+    assert_eq!(whats(&kept.book.observe(T0 + 2, &[], &RULES)).len(), 1);
+    assert_eq!(kept.book.observe(T0 + 2 + 100 * MINUTE, &[], &RULES), []);
     kept.wish(T0 + 3, &of("20261125-1", Action::Close)).unwrap();
     let over = kept.wish(T0, &of("20261125-1", Action::Note)).unwrap_err();
     assert_eq!(over, Refusal::Closed("20261125-1".to_owned()));
@@ -237,7 +256,7 @@ fn what_was_on_when_somebody_closed_opens_no_other() {
     kept.wish(T0 + 1, &about(Action::Close, None)).unwrap();
     assert_eq!(kept.observe(T0 + 2, &[&page]), []);
     let mut again = kept.again(T0 + 3);
-    assert_eq!(again.observe(T0 + 4, &[seen(&page)], QUIET), []);
+    assert_eq!(again.observe(T0 + 4, &[seen(&page)], &RULES), []);
     // Once it has ended, the next time is another one.
     assert_eq!(kept.observe(T0 + 5, &[]), []);
     assert_eq!(kept.observe(T0 + 6, &[&page]).len(), 1);

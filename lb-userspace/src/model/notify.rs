@@ -163,9 +163,11 @@ pub enum Secret {
     Env(String),
 }
 
-/// When incidents end by themselves.
+/// When incidents begin and end by themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incidents {
+    /// The least severity of an alert that opens one.
+    pub opened_by: Severity,
     /// How long it must have been quiet.
     pub close_after: Duration,
 }
@@ -173,6 +175,7 @@ pub struct Incidents {
 impl Default for Incidents {
     fn default() -> Self {
         Self {
+            opened_by: Severity::Page,
             close_after: Duration::from_mins(10),
         }
     }

@@ -34,7 +34,7 @@ use crate::{
     admin::proto::{self, Status},
     incident::{self, Seen},
     journal::{Event, Kind, Level, incidents::event},
-    model::{AlertName, Receiver},
+    model::{AlertName, Incidents, Receiver},
 };
 
 /// How often time alone is a reason to look: repeats, waits, further tries.
@@ -61,8 +61,8 @@ pub struct Signs {
     pub notices: mpsc::Sender<Event>,
     /// Incidents, which alerts open and close.
     pub incidents: incident::Shared,
-    /// How long it must be quiet until they close one.
-    pub close_after: Duration,
+    /// When incidents begin and end by themselves.
+    pub opening: Incidents,
 }
 
 /// What is to be shown of alerts and receivers.
@@ -222,7 +222,7 @@ struct Driver {
     overview: Arc<Mutex<Overview>>,
     notices: mpsc::Sender<Event>,
     incidents: incident::Shared,
-    close_after: Duration,
+    opening: Incidents,
     /// Notices that the journal had no room for.
     unwritten: u64,
     clock: Clock,
@@ -275,7 +275,7 @@ impl Driver {
             overview,
             notices: signs.notices.clone(),
             incidents: Arc::clone(&signs.incidents),
-            close_after: signs.close_after,
+            opening: signs.opening,
             unwritten: 0,
             clock,
         }
@@ -350,7 +350,7 @@ impl Driver {
             .collect();
         let mut book = incident::lock(&self.incidents);
         let mut next = book.clone();
-        let steps = next.observe(now_ms, &seen, self.close_after);
+        let steps = next.observe(now_ms, &seen, &self.opening);
         // What the journal has no room for did not happen: it does with the next look.
         if let Ok(places) = self.notices.try_reserve_many(steps.len()) {
             for (place, step) in places.zip(&steps) {

@@ -28,7 +28,7 @@ pub(super) fn causes(of: &Material, phases: &[Phase], refs: &mut References) -> 
         let alerts = alerts(told, refs);
         match known {
             Some(cause) => cause.evidence.extend(alerts),
-            None => causes.extend(by_alert(told, alerts, refs)),
+            None => causes.extend(by_alert(of, told, alerts, until_ms, refs)),
         }
     }
     causes
@@ -101,19 +101,75 @@ fn alerts(told: &Told, refs: &mut References) -> Vec<Fact> {
     facts
 }
 
-/// What opened it is all that is known.
-fn by_alert(told: &Told, evidence: Vec<Fact>, refs: &mut References) -> Option<CausePart> {
+/// What opened it is all that is known, and what would be in the journal if it were something else.
+fn by_alert(
+    of: &Material,
+    told: &Told,
+    evidence: Vec<Fact>,
+    until_ms: u64,
+    refs: &mut References,
+) -> Option<CausePart> {
     let opened = told.first(What::Open)?;
     let signs = header::signs(opened);
     let first = signs.first();
-    let name = |kind: &str| kind.to_owned();
+    let kind = first.map_or("unknown", |sign| &*sign.name).to_owned();
+    let backend = first.and_then(|sign| sign.backend.clone());
+    let service = told.incident.service.clone();
     Some(CausePart {
-        service: told.incident.service.clone(),
-        kind: first.map_or_else(|| name("unknown"), |sign| sign.name.clone()),
-        backend: first.and_then(|sign| sign.backend.clone()),
         text: told.incident.text.clone(),
         evidence,
-        ruled_out: Vec::new(),
+        ruled_out: others(of, (service.as_deref(), backend.as_deref()), until_ms, refs),
         refs: vec![refs.row(opened)],
+        service,
+        kind,
+        backend,
     })
+}
+
+/// What it was not, by what the journal does not have of that time.
+fn others(
+    of: &Material,
+    (service, backend): (Option<&str>, Option<&str>),
+    until_ms: u64,
+    refs: &mut References,
+) -> Vec<Fact> {
+    let is_own = |row: &&Record| service.is_none() || row.service.as_deref() == service;
+    let rows = || of.rows.iter().filter(|row| row.at_ms <= until_ms);
+    let mut facts = Vec::new();
+    let mut absent = |text: String, found: bool| {
+        if !found {
+            facts.push(Fact::new(text, Vec::new()));
+        }
+    };
+    let drifts = rows().any(|row| row.kind == "drift");
+    let text = "drift: no difference between the kernel's tables and the intended ones was found";
+    absent(text.to_owned(), drifts);
+    let fleet = rows().filter(is_own);
+    let fleet = fleet.filter(|row| row.detail["what"] == "fleet-degraded");
+    let text = "fleet: nothing says that all backends got slow together";
+    absent(text.to_owned(), fleet.count() > 0);
+    if let (Some(service), Some(backend)) = (service, backend) {
+        let suffers = |row: &&Record| {
+            row.detail["what"] == "demoted" || row.kind == "health" && row.detail["to"] == "down"
+        };
+        let others = rows().filter(is_own).filter(suffers);
+        let mut others = others.filter(|row| row.backend.as_deref() != Some(backend));
+        let text = format!("others: no other backend of {service} was down or demoted");
+        absent(text, others.next().is_some());
+    }
+    // Where it was skewed, the verdict is the cause.
+    if let Some(row) = rows()
+        .filter(is_own)
+        .rfind(|row| row.kind == "evenness" && row.service.is_some())
+    {
+        facts.push(Fact::new(
+            format!(
+                "flows: the verdict of {} was: {}",
+                super::time(row.at_ms),
+                row.message
+            ),
+            vec![refs.row(row)],
+        ));
+    }
+    facts
 }

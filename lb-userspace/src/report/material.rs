@@ -13,6 +13,7 @@ use crate::{
     incident::{Book, Incident, What},
     journal::{self, Filter, Kind, NO_FLOWS_LEFT, Reader, Record, WINDOW_OVER},
     kept::configurations::texts,
+    model::AlertName,
 };
 
 /// How long before an incident a report begins, in milliseconds.
@@ -25,6 +26,18 @@ const EVENTS: u32 = 20_000;
 const STEPS: u32 = 100_000;
 /// Most services of a report that is about no single one.
 const SERVICES: usize = 8;
+/// Alerts that the controller answers with a publication of its own.
+const ANSWERED: [AlertName; 7] = [
+    AlertName::BackendDown,
+    AlertName::BackendDemoted,
+    AlertName::BackendSlow,
+    AlertName::BackendFailing,
+    AlertName::NoBackends,
+    AlertName::Panic,
+    AlertName::FleetDegraded,
+];
+/// How soon it does, in milliseconds.
+const AT_ONCE: u64 = 50;
 /// What may not be written yet, in milliseconds.
 const UNWRITTEN: u64 = 10_000;
 
@@ -166,6 +179,21 @@ pub struct Last {
     pub audit: Option<Record>,
 }
 
+impl Last {
+    /// When the publication was, where it is what the controller did about a backend at the start, and
+    /// not what led to that.
+    fn answer_at(&self, start_ms: u64, scope: &Scope) -> Option<u64> {
+        let publication = self.publication.as_ref()?;
+        let mut first = scope.incidents.iter().filter_map(|of| of.first(What::Open));
+        let is_answered = |step: &Record| {
+            let mut signs = super::header::signs(step).into_iter();
+            signs.any(|sign| ANSWERED.iter().any(|name| name.word() == sign.name))
+        };
+        let at_once = publication.at_ms + AT_ONCE >= start_ms;
+        (self.wish.is_none() && at_once && first.any(is_answered)).then_some(publication.at_ms)
+    }
+}
+
 /// All that a report is made from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Material {
@@ -246,7 +274,10 @@ impl Material {
             .map(|row| row.at_ms)
             .filter(|_| scope.incidents.is_empty());
         let start_ms = scope.start_ms().or(skewed_ms).unwrap_or(scope.from_ms);
-        let before = last(&journal, 0, start_ms + 1)?;
+        let mut before = last(&journal, 0, start_ms + 1)?;
+        if let Some(answer) = before.answer_at(start_ms, &scope) {
+            before = last(&journal, 0, answer)?;
+        }
         let mended = match scope.end_ms().or(skewed_ms.map(|_| scope.until_ms)) {
             Some(end_ms) => last(&journal, start_ms + 1, end_ms + 1)?,
             None => Last::default(),

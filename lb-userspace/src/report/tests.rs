@@ -11,6 +11,7 @@ use crate::{
     history::chunk::{Point, Sample},
     incident::{Book, Seen, Sign},
     journal::{self, Event, Kind, Level, Reader, incidents},
+    model::Incidents,
 };
 
 /// 2026-11-25T20:00:00Z.
@@ -52,8 +53,11 @@ impl Night {
             })
             .collect();
         let now = T0 + at_s * S;
-        let quiet = std::time::Duration::from_mins(2);
-        for step in self.book.observe(now, &seen, quiet) {
+        let rules = Incidents {
+            close_after: std::time::Duration::from_mins(2),
+            ..Incidents::default()
+        };
+        for step in self.book.observe(now, &seen, &rules) {
             self.event(&incidents::event(now, &step));
         }
     }

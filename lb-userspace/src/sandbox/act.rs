@@ -32,8 +32,11 @@ const AT: usize = 1;
 const LONGEST: Duration = Duration::from_mins(5);
 /// How long it may take to learn what is usual, before the fault.
 const LEARNING: Duration = Duration::from_mins(3);
-/// How slow a server is that is slow.
-const SLOW: Duration = Duration::from_millis(120);
+/// How slow a server is that is slow: enough to lose half of its weight, and not all, which would be
+/// given back in steps for two minutes.
+const SLOW: Duration = Duration::from_millis(30);
+/// How slow all are where all are.
+const ALL_SLOW: Duration = Duration::from_millis(120);
 /// How long an operator takes to do something about it.
 const OPERATOR: Duration = Duration::from_secs(3);
 
@@ -179,8 +182,8 @@ fn learn(stage: &mut Stage, drill: Drill, tell: &mut dyn FnMut(&str)) -> Result<
 
 /// Brings the fault about; answers what that was.
 fn inject(stage: &mut Stage, drill: Drill) -> Result<String, Error> {
-    let slow = Mood {
-        takes: SLOW,
+    let slow = |takes| Mood {
+        takes,
         ..Mood::well()
     };
     Ok(match drill {
@@ -205,7 +208,7 @@ fn inject(stage: &mut Stage, drill: Drill) -> Result<String, Error> {
             format!("the server of {SERVICE}/{TARGET} is dead")
         }
         Drill::Slow => {
-            stage.servers[AT].be(slow);
+            stage.servers[AT].be(slow(SLOW));
             format!(
                 "{SERVICE}/{TARGET} takes {} ms for each answer",
                 SLOW.as_millis()
@@ -220,11 +223,11 @@ fn inject(stage: &mut Stage, drill: Drill) -> Result<String, Error> {
         }
         Drill::FleetSlow => {
             for server in &stage.servers {
-                server.be(slow);
+                server.be(slow(ALL_SLOW));
             }
             format!(
                 "every backend takes {} ms for each answer",
-                SLOW.as_millis()
+                ALL_SLOW.as_millis()
             )
         }
         Drill::HeavyClient => {

@@ -264,6 +264,7 @@ directory = "{folder}/{STATE}"
 listen = []
 
 [incidents]
+opened_by = "ticket"
 close_after = "10s"
 
 [tracking]

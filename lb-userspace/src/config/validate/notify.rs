@@ -27,6 +27,8 @@ use crate::{
     },
 };
 
+/// The severities that may open an incident.
+const OPENERS: [(&str, Severity); 2] = [("page", Severity::Page), ("ticket", Severity::Ticket)];
 /// Most receivers: each has a queue of its own.
 const RECEIVERS: usize = 32;
 const URL: &str = "give an http or https URL, as in \"https://alerts.example.org/hook\", or where it \
@@ -64,7 +66,9 @@ pub(super) fn incidents(
         Duration::from_secs(1)..=Duration::from_hours(24),
     );
     let close_after = fields.duration("close_after", after, default.close_after, bounds);
+    let opened_by = fields.word("opened_by", &table.0.opened_by, default.opened_by, &OPENERS);
     Some(Incidents {
+        opened_by: opened_by?,
         close_after: close_after?,
     })
 }
