@@ -207,7 +207,7 @@ impl State {
                 self.change_unconfirmed(by.clone(), text, now);
                 Ok(())
             }
-            Fault::Strike(fault) => fault.map_or(Ok(()), |fault| self.strike(fault, &kept)),
+            Fault::Strike(fault) => fault.map_or(Ok(()), |fault| self.strike(&fault)),
         };
         if done.is_err() {
             self.drilling = None;

@@ -48,7 +48,7 @@ const fn all(file: &'static str) -> Check {
 }
 
 /// The checks. A line here is all that another one takes.
-const CHECKS: [Check; 27] = [
+const CHECKS: [Check; 28] = [
     all("packets"),
     all("packets_foreign"),
     all("packets_modes"),
@@ -99,6 +99,7 @@ const CHECKS: [Check; 27] = [
         "explain",
         "explanations_are_what_the_program_does_whatever_the_packet",
     ),
+    one("trace", "decisions_are_told_in_snat"),
     Check {
         file: "kernel",
         test: Some("an_older_kernel_is_refused_before_anything_is_touched"),

@@ -16,7 +16,6 @@ use crate::{
         driver::Report,
         probe::{Outcome, ProbeFailure},
     },
-    kept::drill::Kept,
     model::Drill,
 };
 
@@ -68,13 +67,11 @@ impl State {
     }
 
     /// Has the kernel take packets.
-    pub(super) fn strike(&mut self, fault: Fault, kept: &Kept) -> Result<(), Refused> {
+    pub(super) fn strike(&mut self, fault: &Fault) -> Result<(), Refused> {
         self.kernel
-            .strike(&self.config.data_plane, &fault)
+            .strike(&self.config.data_plane, fault)
             .map_err(|e| Refused::new(Because::Failed, with_causes(&e)))?;
-        if let Some(drilling) = &mut self.drilling
-            && drilling.kept == *kept
-        {
+        if let Some(drilling) = &mut self.drilling {
             drilling.takes_packets = true;
         }
         Ok(())
