@@ -251,6 +251,7 @@ pub async fn run(opening: Opening, server: Server, version: String) -> Result<()
                 state.tick(Now::read());
                 // From here and nowhere else: a loop that hangs must be seen to.
                 supervisor.alive(status::line(&status_in.borrow()));
+                stale = true;
             }
             // The server lives as long, too.
             Some(asked) = asks.recv() => answer(&mut state, asked),
@@ -264,16 +265,7 @@ pub async fn run(opening: Opening, server: Server, version: String) -> Result<()
                 state.stop_waiting();
             }
             // What came in during a look does not wait for the next one, nor for the status.
-            () = ready(()), if state.has_looks() => {
-                state.look_on(Now::read());
-                stale = !state.has_looks();
-            }
-            () = ready(()), if stale => {
-                if let Some(status) = state.status_in_parts(Now::read()) {
-                    status_in.send_replace(status);
-                    stale = false;
-                }
-            }
+            () = ready(()), if stale => stale = go_on(&mut state, &status_in),
         }
         news |= publish(&mut state)?;
         state.settle_change(Now::read());
@@ -296,6 +288,19 @@ pub async fn run(opening: Opening, server: Server, version: String) -> Result<()
     state.end(Now::read(), why);
     api.end().await;
     Ok(())
+}
+
+/// Takes the next look of a tick or, after the last, makes a part of the status; true while there is
+/// more.
+fn go_on(state: &mut State, status_in: &watch::Sender<Arc<Status>>) -> bool {
+    if state.look_on(Now::read()) {
+        return true;
+    }
+    let status = state.status_in_parts(Now::read());
+    let is_made = status
+        .map(|status| status_in.send_replace(status))
+        .is_some();
+    !is_made
 }
 
 /// The next report, not before some instant.

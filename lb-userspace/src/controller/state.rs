@@ -787,29 +787,27 @@ impl State {
         self.looks = Some(Look::Latencies);
     }
 
-    /// Whether there is something to look at since the last tick.
-    pub(super) const fn has_looks(&self) -> bool {
-        self.looks.is_some()
-    }
-
-    /// Takes the next look of a tick, which takes a few milliseconds with thousands of backends.
-    pub(super) fn look_on(&mut self, now: Now) {
+    /// Takes the next look of a tick, which takes a few milliseconds with thousands of backends; false
+    /// where there is none left.
+    pub(super) fn look_on(&mut self, now: Now) -> bool {
         self.now = now;
-        self.looks = match self.looks.take() {
-            None => None,
-            Some(Look::Latencies) => {
+        let Some(look) = self.looks.take() else {
+            return false;
+        };
+        self.looks = match look {
+            Look::Latencies => {
                 if let Err(e) = self.read_latencies(now) {
                     error!("{}", with_causes(&e));
                 }
                 Some(Look::Performance)
             }
-            Some(Look::Performance) => {
+            Look::Performance => {
                 self.judge_performance(now);
                 self.renew_force(now);
                 self.keep_degrees(now);
                 Some(Look::Counters)
             }
-            Some(Look::Counters) => {
+            Look::Counters => {
                 match self.read_counters() {
                     Ok(counters) => self.take_counters(&counters, now),
                     Err(e) => error!("{}", with_causes(&e)),
@@ -817,6 +815,7 @@ impl State {
                 None
             }
         };
+        true
     }
 
     /// The counters of all that is configured, by number.

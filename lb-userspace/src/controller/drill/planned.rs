@@ -167,31 +167,7 @@ impl State {
             .numbers
             .endpoint(&service.key, service.backends[n].address);
         if drill.strikes() {
-            let slots = state.map_or(0, |state| state.slots[n]);
-            let sum: f64 = weights.iter().copied().map(f64::from).sum();
-            let share = f64::from(weights[n]) / sum;
-            if share > request.limits.slots {
-                return Err(conflict(format!(
-                    "{name} has {:.0} % of the weight, and a drill may move {:.0} % of the slots: \
-                     'evenkeel drill run --sandbox {drill}' does it where nobody is harmed",
-                    share * 100.0,
-                    request.limits.slots * 100.0
-                )));
-            }
-            if service.health.is_none() {
-                return Err(conflict(format!(
-                    "{} has no checks: nothing would find out",
-                    service.name
-                )));
-            }
-            let (fault, of_packets) = self.strike_on(drill, service, endpoint, request)?;
-            return Ok(Planned {
-                fault: Fault::Strike(fault),
-                what: format!("{} of {name} {of_packets}", checks_are(drill)),
-                backend: Some(backend),
-                slots,
-                of_slots,
-            });
+            return self.plan_strike(drill, service, (n, endpoint), request);
         }
         let image = self.image.as_ref().zip(number).zip(endpoint);
         let drifted = image.and_then(|((image, number), endpoint)| {
@@ -215,59 +191,98 @@ impl State {
 }
 
 impl State {
-    /// What becomes of clients' packets on their way to an endpoint, and in words.
-    fn strike_on(
+    /// What a drill would do that strikes a backend.
+    fn plan_strike(
         &self,
         drill: Drill,
         service: &Service,
-        endpoint: Option<u16>,
+        (n, endpoint): (usize, Option<u16>),
         request: &Request,
-    ) -> Result<(Option<Packets>, String), Refused> {
-        let invalid = |error: String| Refused::new(Because::Invalid, error);
-        let Some(clients) = &request.clients else {
-            return Ok((None, "and no packet is touched".to_owned()));
-        };
-        let network = prefix(clients).map_err(invalid)?;
-        if network.addr().is_ipv4() != service.key.vip.is_ipv4() {
-            return Err(invalid(format!(
-                "no client of {} has an address in {network}: its VIP is {}",
-                service.name, service.key.vip
+    ) -> Result<Planned, Refused> {
+        let conflict = |error: String| Refused::new(Because::Conflict, error);
+        let backend = &service.backends[n];
+        let name = format!("{}/{}", service.name, backend.name);
+        let weights = service.backends.iter().map(|b| b.weight.number());
+        let sum: f64 = weights.map(f64::from).sum();
+        let share = f64::from(backend.weight.number()) / sum;
+        if share > request.limits.slots {
+            return Err(conflict(format!(
+                "{name} has {:.0} % of the weight, and a drill may move {:.0} % of the slots: \
+                 'evenkeel drill run --sandbox {drill}' does it where nobody is harmed",
+                share * 100.0,
+                request.limits.slots * 100.0
             )));
         }
-        let endpoint = endpoint.ok_or_else(|| {
-            Refused::new(
-                Because::Conflict,
-                "the backend has no number yet".to_owned(),
-            )
-        })?;
-        let (client, client_family) = image::address(network.network());
-        let part = f64::from(ERRORS_OF_TEN) / 10.0 * f64::from(u32::MAX);
-        let ticks = Duration::from_secs_f64(request.lasts_s).as_nanos() / u128::from(TICK_NS);
-        let fault = Packets {
-            until: Flows::now().wrapping_add(ticks as u32),
-            part: if drill == Drill::Errors {
-                part as u32
-            } else {
-                u32::MAX
-            },
-            client,
-            mask: mask(network),
-            endpoint,
-            client_family,
-            opening: u8::from(drill == Drill::Slow),
-        };
-        let what = match drill {
-            Drill::Slow => format!(
-                "and the first packet of each connection from {network} to it is lost, so that \
-                 opening takes a second more"
-            ),
-            Drill::Errors => format!(
-                "and the packets of {ERRORS_OF_TEN} of 10 connections from {network} to it are lost"
-            ),
-            _ => format!("and packets from {network} to it are lost"),
-        };
-        Ok((Some(fault), what))
+        if service.health.is_none() {
+            return Err(conflict(format!(
+                "{} has no checks: nothing would find out",
+                service.name
+            )));
+        }
+        let endpoint =
+            endpoint.ok_or_else(|| conflict("the backend has no number yet".to_owned()))?;
+        let (fault, of_packets) = packets(drill, service, endpoint, request)?;
+        let place = self
+            .config
+            .services
+            .iter()
+            .position(|of| of.key == service.key);
+        let slots = place.map_or(&[][..], |place| &self.services[place].slots);
+        Ok(Planned {
+            fault: Fault::Strike(fault),
+            what: format!("{} of {name} {of_packets}", checks_are(drill)),
+            backend: Some(backend.name.to_string()),
+            slots: slots.get(n).copied().unwrap_or(0),
+            of_slots: slots.iter().sum(),
+        })
     }
+}
+
+/// What becomes of clients' packets on their way to an endpoint, and in words.
+fn packets(
+    drill: Drill,
+    service: &Service,
+    endpoint: u16,
+    request: &Request,
+) -> Result<(Option<Packets>, String), Refused> {
+    let invalid = |error: String| Refused::new(Because::Invalid, error);
+    let Some(clients) = &request.clients else {
+        return Ok((None, "and no packet is touched".to_owned()));
+    };
+    let network = prefix(clients).map_err(invalid)?;
+    if network.addr().is_ipv4() != service.key.vip.is_ipv4() {
+        return Err(invalid(format!(
+            "no client of {} has an address in {network}: its VIP is {}",
+            service.name, service.key.vip
+        )));
+    }
+    let (client, client_family) = image::address(network.network());
+    let part = f64::from(ERRORS_OF_TEN) / 10.0 * f64::from(u32::MAX);
+    let ticks = Duration::from_secs_f64(request.lasts_s).as_nanos() / u128::from(TICK_NS);
+    let fault = Packets {
+        until: Flows::now().wrapping_add(ticks as u32),
+        part: if drill == Drill::Errors {
+            part as u32
+        } else {
+            u32::MAX
+        },
+        client,
+        mask: mask(network),
+        endpoint,
+        client_family,
+        opening: u8::from(drill == Drill::Slow),
+    };
+    let what = match drill {
+        Drill::Slow => format!(
+            "and the first packet of each connection from {network} to it is lost, so that opening \
+             takes a second more"
+        ),
+        Drill::Errors => format!(
+            "and the packets of {ERRORS_OF_TEN} of 10 connections from {network} to it are lost"
+        ),
+        _ => format!("and packets from {network} to it are lost"),
+    };
+    Ok((Some(fault), what))
 }
 
 /// What the checks of a backend are taken for.
