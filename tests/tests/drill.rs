@@ -80,7 +80,8 @@ fn a_wrong_weight_in_a_sandbox_is_found_told_put_right_and_even_again() {
     let (card, report) = rehearse("skew");
     in_order(&card, &["detect_s", "notify_s", "mitigate_s", "restore_s"]);
     assert_explained(&report, "config", &["drift: ", "table: "]);
-    assert!(report["trigger"]["why"].to_string().contains("drill skew"));
+    let why = report["trigger"]["why"].to_string();
+    assert!(why.contains("web/b2 is given weight"), "{why}");
     let found = card["found"].as_str().unwrap();
     assert!(found.contains("b2 is weighted for"), "{found}");
     assert_eq!(card["failed"], 0, "{card}");

@@ -73,11 +73,20 @@ fn await_permission(daemon: &Daemon<'_>) {
 }
 
 /// A drill of the first backend.
-fn live(bed: &Topology, daemon: &Daemon<'_>, drill: &str, clients: &str, lasts: &str) -> Command {
+fn live(
+    bed: &Topology,
+    daemon: &Daemon<'_>,
+    drill: &str,
+    clients: Option<&str>,
+    lasts: &str,
+) -> Command {
     let mut command = Command::new(daemon.binary());
+    command.args(["drill", "run", drill, "--service", "web", "--backend", "b1"]);
+    if let Some(clients) = clients {
+        command.args(["--clients", clients]);
+    }
     command
-        .args(["drill", "run", drill, "--service", "web", "--backend", "b1"])
-        .args(["--clients", clients, "--for", lasts])
+        .args(["--for", lasts])
         .args(["--live", "--json", "--service-name", "web"])
         .env("EVENKEEL_SOCKET", bed.socket())
         .env("EVENKEEL_STATE", bed.state())
@@ -139,7 +148,9 @@ fn a_backend_dies_for_the_clients_of_the_drill_and_for_no_others() {
             "no client of web has an address in",
         ),
     ] {
-        let refused = live(&bed, &daemon, drill, clients, "10s").output().unwrap();
+        let refused = live(&bed, &daemon, drill, Some(clients), "10s")
+            .output()
+            .unwrap();
         let text = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert_eq!(refused.status.code(), Some(1), "{text}");
         assert!(text.contains(why) || String::from_utf8_lossy(&refused.stdout).contains(why));
@@ -155,7 +166,7 @@ fn a_backend_dies_for_the_clients_of_the_drill_and_for_no_others() {
     };
     let (inside, outside) = (start(&sources[..1]), start(&sources[1..]));
     let clients = sources[0].to_string();
-    let attended = live(&bed, &daemon, "kill", &clients, "20s")
+    let attended = live(&bed, &daemon, "kill", Some(&clients), "20s")
         .output()
         .unwrap();
     let told = String::from_utf8_lossy(&attended.stderr);
@@ -194,7 +205,10 @@ fn a_fault_ends_in_time_without_controller_and_without_whoever_began_it() {
     };
     let traffic = Traffic::start(&bed, load).unwrap();
 
-    let mut attended = begin(&daemon, live(&bed, &daemon, "slow", "0.0.0.0/0", "20s"));
+    let mut attended = begin(
+        &daemon,
+        live(&bed, &daemon, "slow", Some("0.0.0.0/0"), "20s"),
+    );
     let begun = daemon.status().unwrap()["drill"]["since_ms"]
         .as_u64()
         .unwrap();
@@ -248,7 +262,10 @@ fn a_fault_ends_in_time_without_controller_and_without_whoever_began_it() {
         events.contains("was on when the controller before ended"),
         "{events}"
     );
-    let mut attended = begin(&daemon, live(&bed, &daemon, "errors", "0.0.0.0/0", "10s"));
+    let mut attended = begin(
+        &daemon,
+        live(&bed, &daemon, "errors", Some("0.0.0.0/0"), "10s"),
+    );
     attended.kill().unwrap();
     attended.wait().unwrap();
     wait::until("the end of the drill", PATIENCE, || {
@@ -263,5 +280,52 @@ fn a_fault_ends_in_time_without_controller_and_without_whoever_began_it() {
     // What is on its way is answered, or given up.
     thread::sleep(Duration::from_secs(1));
     assert!(well(&bed) > 0);
+    daemon.check_running().unwrap();
+}
+
+#[test]
+fn whoever_starts_next_takes_each_fault_back() {
+    let bed = bed();
+    let _servers = Web::start_all(&bed).unwrap();
+    let mut daemon = start(&bed);
+    for (drill, clients) in [
+        ("skew", None),
+        ("drift", None),
+        ("rollback", None),
+        ("kill", Some("0.0.0.0/0")),
+        ("errors", Some("0.0.0.0/0")),
+    ] {
+        await_permission(&daemon);
+        let before = daemon.status().unwrap();
+        let mut attended = begin(&daemon, live(&bed, &daemon, drill, clients, "10m"));
+        attended.kill().unwrap();
+        attended.wait().unwrap();
+        daemon.kill();
+        daemon.restart().unwrap();
+        wait::until("all to be as before", PATIENCE, || {
+            let status = daemon.status()?;
+            ensure!(status["drill"].is_null(), "{}", status["drill"]);
+            ensure!(
+                status["tables"]["as_intended"] == true,
+                "{}",
+                status["tables"]
+            );
+            for backend in status["services"][0]["backends"].as_array().unwrap() {
+                ensure!(backend["override"].is_null(), "{backend}");
+                ensure!(backend["health"] == "up", "{backend}");
+            }
+            Ok(())
+        })
+        .unwrap();
+        let after = daemon.status().unwrap();
+        let shares = |status: &Value| {
+            let backends = status["services"][0]["backends"].as_array().unwrap();
+            let slots = backends.iter().map(|of| of["slots"].as_u64().unwrap());
+            slots.collect::<Vec<_>>()
+        };
+        assert_eq!(shares(&before), shares(&after), "{drill}");
+        // Four standard deviations of 800 connections above the tenth that it should have.
+        assert!((20..115).contains(&well(&bed)), "{drill}");
+    }
     daemon.check_running().unwrap();
 }
