@@ -291,9 +291,9 @@ fn whoever_starts_next_takes_each_fault_back() {
     for (drill, clients) in [
         ("skew", None),
         ("drift", None),
-        ("rollback", None),
         ("kill", Some("0.0.0.0/0")),
         ("errors", Some("0.0.0.0/0")),
+        ("rollback", None),
     ] {
         await_permission(&daemon);
         let before = daemon.status().unwrap();

@@ -785,6 +785,8 @@ impl State {
         self.begin_sweep(now);
         self.pass_agents(now);
         self.looks = Some(Look::Latencies);
+        // What is shown first has the counters, and nothing waits for a turn yet.
+        while !self.attached() && self.look_on(now) {}
     }
 
     /// Takes the next look of a tick, which takes a few milliseconds with thousands of backends; false
