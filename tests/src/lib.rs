@@ -22,6 +22,7 @@ pub mod packet_cost;
 pub mod process;
 pub mod prometheus;
 pub mod receivers;
+pub mod rehearsal;
 pub mod run_dir;
 pub mod server;
 pub mod tools;

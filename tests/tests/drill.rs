@@ -8,10 +8,10 @@ use std::{collections::BTreeMap, fs, process::Command, thread, time::Duration};
 
 use anyhow::ensure;
 use evenkeel_tests::{
-    daemon::Daemon,
+    rehearsal,
     server::Web,
     tools,
-    topology::{Service, Spec, Topology, VIP4},
+    topology::{Spec, Topology, VIP4},
     traffic::{Load, Traffic},
     wait,
 };
@@ -151,39 +151,6 @@ fn no_request_fails_while_the_controller_is_killed() {
     assert_eq!(card["failed"], 0, "{card}");
 }
 
-/// A bed whose service has weights that are fine enough for a drill, and somebody who is told.
-fn start(bed: &Topology) -> Daemon<'_> {
-    let told = bed.dir().path().join("told.jsonl");
-    let service = Service {
-        backends: (0..3)
-            .map(|n| (n, "weight = 100\ncapacity = 100".to_owned()))
-            .collect(),
-        ..Service::web("web", VIP4)
-    };
-    let config = format!(
-        "{}\n[[notify]]\nname = \"on-call\"\ntype = \"file\"\npath = \"{}\"\n{}",
-        bed.config_head(),
-        told.display(),
-        bed.service(&service)
-    );
-    let daemon = Daemon::start(bed, &config).unwrap();
-    let tested = daemon.ask(&["notify", "test"]).unwrap();
-    assert!(tested.status.success(), "{tested:?}");
-    daemon
-}
-
-/// Waits until a drill would not be refused.
-fn await_permission(daemon: &Daemon<'_>) {
-    wait::until("no reason against a drill", PATIENCE, || {
-        let asked = daemon.ask(&["drill", "run", "skew", "--service", "web"])?;
-        let text = String::from_utf8_lossy(&asked.stdout).into_owned();
-        ensure!(asked.status.success(), "{text}{:?}", asked.stderr);
-        ensure!(text.contains("would be: web/b1 is given weight"), "{text}");
-        Ok(())
-    })
-    .unwrap();
-}
-
 /// The part of new connections that the first backend answers, by what a client gets.
 fn part_of_first(bed: &Topology) -> f64 {
     let load = Load {
@@ -206,8 +173,8 @@ const BETWEEN: f64 = 0.384;
 fn a_fault_does_not_outlive_the_controller_that_was_killed() {
     let bed = Topology::build(&Spec::default()).unwrap();
     let _servers = Web::start_all(&bed).unwrap();
-    let mut daemon = start(&bed);
-    await_permission(&daemon);
+    let mut daemon = rehearsal::start(&bed, "").unwrap();
+    rehearsal::await_permission(&daemon, "skew", "would be: web/b1 is given weight").unwrap();
     assert!(part_of_first(&bed) < BETWEEN);
 
     // A name that is not the service's begins nothing.

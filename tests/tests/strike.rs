@@ -14,8 +14,9 @@ use anyhow::ensure;
 use evenkeel_tests::{
     clock,
     daemon::Daemon,
+    rehearsal,
     server::Web,
-    topology::{Service, Spec, Topology, VIP4},
+    topology::{Spec, Topology, VIP4},
     traffic::{Load, Outcome, Record, Traffic},
     wait,
 };
@@ -28,30 +29,11 @@ const LONG: Duration = Duration::from_mins(10);
 /// Of a drill of slowness, whose clients send their SYN once more after a second.
 const A_SECOND_SYN: f64 = 900.0;
 
-/// Ten backends, as many as a drill needs to strike one of, and somebody who is told.
-fn start(bed: &Topology) -> Daemon<'_> {
-    let told = bed.dir().path().join("told.jsonl");
-    let service = Service {
-        backends: (0..10)
-            .map(|n| (n, "weight = 100\ncapacity = 100".to_owned()))
-            .collect(),
-        // Slow enough that clients notice before the controller does.
-        health: "type = \"http\"\ninterval = \"1s\"\ntimeout = \"500ms\"\nrise = 2\nfall = 3\n\
-                 path = \"/healthz\"",
-        ..Service::web("web", VIP4)
-    };
-    let config = format!(
-        "{}\n[[notify]]\nname = \"on-call\"\ntype = \"file\"\npath = \"{}\"\n{}",
-        bed.config_head(),
-        told.display(),
-        bed.service(&service)
-    );
-    let daemon = Daemon::start(bed, &config).unwrap();
-    let tested = daemon.ask(&["notify", "test"]).unwrap();
-    assert!(tested.status.success(), "{tested:?}");
-    daemon
-}
+/// Slow enough that clients notice before the controller does.
+const HEALTH: &str = "type = \"http\"\ninterval = \"1s\"\ntimeout = \"500ms\"\nrise = 2\nfall = 3\n\
+                      path = \"/healthz\"";
 
+/// As many backends as a drill needs to strike one of.
 fn bed() -> Topology {
     Topology::build(&Spec {
         backends: 10,
@@ -60,16 +42,8 @@ fn bed() -> Topology {
     .unwrap()
 }
 
-/// Waits until a drill would not be refused.
 fn await_permission(daemon: &Daemon<'_>) {
-    wait::until("no reason against a drill", PATIENCE, || {
-        let asked = daemon.ask(&["drill", "run", "kill", "--service", "web"])?;
-        let text = String::from_utf8_lossy(&asked.stdout).into_owned();
-        ensure!(asked.status.success(), "{text}{:?}", asked.stderr);
-        ensure!(text.contains("no packet is touched"), "{text}");
-        Ok(())
-    })
-    .unwrap();
+    rehearsal::await_permission(daemon, "kill", "no packet is touched").unwrap();
 }
 
 /// A drill of the first backend.
@@ -136,7 +110,7 @@ fn a_backend_dies_for_the_clients_of_the_drill_and_for_no_others() {
     let bed = bed();
     let _servers = Web::start_all(&bed).unwrap();
     let sources = bed.more_clients(40).unwrap();
-    let mut daemon = start(&bed);
+    let mut daemon = rehearsal::start(&bed, HEALTH).unwrap();
     await_permission(&daemon);
 
     // What makes no sense is refused, and nothing is done.
@@ -197,7 +171,7 @@ fn a_fault_ends_in_time_without_controller_and_without_whoever_began_it() {
     const LASTS: u64 = 20_000;
     let bed = bed();
     let _servers = Web::start_all(&bed).unwrap();
-    let mut daemon = start(&bed);
+    let mut daemon = rehearsal::start(&bed, HEALTH).unwrap();
     await_permission(&daemon);
     let load = Load {
         rate: 200,
@@ -287,13 +261,13 @@ fn a_fault_ends_in_time_without_controller_and_without_whoever_began_it() {
 fn whoever_starts_next_takes_each_fault_back() {
     let bed = bed();
     let _servers = Web::start_all(&bed).unwrap();
-    let mut daemon = start(&bed);
+    let mut daemon = rehearsal::start(&bed, HEALTH).unwrap();
     for (drill, clients) in [
         ("skew", None),
         ("drift", None),
+        ("rollback", None),
         ("kill", Some("0.0.0.0/0")),
         ("errors", Some("0.0.0.0/0")),
-        ("rollback", None),
     ] {
         await_permission(&daemon);
         let before = daemon.status().unwrap();

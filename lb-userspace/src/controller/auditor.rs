@@ -44,17 +44,25 @@ impl Auditor {
     ) -> Self {
         let (found, audited) = watch::channel(Audited::default());
         let task = task::spawn(async move {
+            let mut status = status;
             time::sleep(FIRST).await;
             let mut ticks = every(running.audit.every);
+            // The first one is there at once, and so is the audit.
+            ticks.tick().await;
             loop {
-                ticks.tick().await;
                 let latest = Arc::clone(&status.borrow());
+                let digest = latest.config_sha256.clone();
                 let audited = audit(&running, &latest).await;
                 if let Some(event) = change(&found.borrow(), &audited) {
                     // Where there is no room the log has no line more, and the alert is there.
                     let _ = notices.try_send(event);
                 }
                 found.send_replace(audited);
+                tokio::select! {
+                    _ = ticks.tick() => {}
+                    // Another text of the same meaning is another file to compare with.
+                    () = another(&mut status, &digest) => time::sleep(FIRST).await,
+                }
             }
         });
         Self { audited, task }
@@ -69,6 +77,15 @@ impl Auditor {
 impl Drop for Auditor {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// Waits for another text than that of a digest to be in force.
+async fn another(status: &mut watch::Receiver<Arc<Status>>, digest: &str) {
+    let differs = |status: &Arc<Status>| status.config_sha256 != digest;
+    if status.wait_for(differs).await.is_err() {
+        // Nobody shows anything any more.
+        std::future::pending::<()>().await;
     }
 }
 
